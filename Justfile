@@ -1,0 +1,63 @@
+# The project's commands. `./justw RECIPE` is the same as `just RECIPE`, and works where just is not installed.
+
+set positional-arguments := true
+
+export PATH := justfile_directory() / ".tools/bin:" + env("PATH")
+
+# Lists the recipes.
+default:
+    @just --list --unsorted
+
+# Builds and runs the whole system in one process, with its data in ./data; Ctrl-C drains and stops it.
+up *arguments:
+    @cargo run --locked --package standalone -- "$@"
+
+# Every check, in the order that finds mistakes soonest.
+ci: fmt lint proto deny docs test
+
+# Runs all tests, or one crate's: order, inventory, edge, broker, service, contracts, standalone. A filter may follow.
+test crate="" *filter: tools
+    {{ if crate == "" { "cargo build --workspace --all-targets --locked" } else { "" } }}
+    cargo-nextest nextest run --locked {{ if crate == "" { "--workspace" } else { "--package " + quote(crate) } }} {{ filter }}
+
+# Checks the formatting of the Rust code.
+fmt:
+    cargo fmt --all --check
+
+# Formats the Rust code and the proto files.
+fmt-fix: tools
+    cargo fmt --all
+    buf format --write
+
+# Lints the Rust code, the shell scripts, the YAML files, the workflows and the spelling.
+lint: tools
+    cargo clippy --workspace --all-targets --locked -- --deny warnings
+    shellcheck justw .ci/run scripts/python-env scripts/tools
+    yamllint --strict .
+    actionlint
+    zizmor --offline --quiet .github
+    check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+    typos
+
+# Checks the proto files: lint, formatting, and no breaking change against the committed baseline.
+proto: tools
+    buf lint
+    buf format --diff --exit-code
+    buf breaking --against proto/baseline.binpb
+
+# Makes what the proto files say now the baseline: only together with a release.
+proto-baseline: tools
+    buf build --exclude-source-info --output proto/baseline.binpb
+
+# Checks the dependencies: bans, licences, sources.
+deny: tools
+    cargo fetch --locked --quiet
+    cargo-deny --offline --locked check bans licenses sources
+
+# Builds the documentation of the crates; a broken link is an error.
+docs:
+    RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items --locked
+
+# Installs the pinned development tools under .tools/.
+tools:
+    @scripts/tools

@@ -1,0 +1,124 @@
+//! Group commit: every order that waits is committed in one transaction with the others. It never waits for a batch to
+//! fill: an order that finds the ledger idle is committed at once, alone.
+
+use std::sync::Arc;
+
+use contracts::{Failure, Reason};
+use service::environment::Env;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ledger::{COMMIT_BATCH_MAX, CommitOutcome, Ledger, LedgerError, NewOrder},
+    metrics::OrderMetrics,
+};
+
+/// Most orders that wait for a commit; more are refused as overload.
+pub const COMMIT_QUEUE_MAX: usize = 4096;
+/// How often an order whose commit failed is committed again under the same id.
+pub const COMMIT_RETRIES_MAX: u32 = 3;
+/// First wait before that, in milliseconds; it doubles.
+pub const COMMIT_BACKOFF_MS: u64 = 20;
+
+type Answer = oneshot::Sender<Result<CommitOutcome, Failure>>;
+
+/// Where orders wait.
+#[derive(Clone)]
+pub struct Committer {
+    env: Env,
+    queue: mpsc::Sender<(NewOrder, Answer)>,
+}
+
+/// What takes them from there.
+pub struct CommitLoop {
+    ledger: Arc<dyn Ledger>,
+    metrics: OrderMetrics,
+    waiting: mpsc::Receiver<(NewOrder, Answer)>,
+}
+
+impl Committer {
+    /// A queue and the loop that empties it, which has to be run.
+    pub fn new(env: Env, ledger: Arc<dyn Ledger>, metrics: OrderMetrics) -> (Self, CommitLoop) {
+        let (queue, waiting) = mpsc::channel(COMMIT_QUEUE_MAX);
+        (Self { env, queue }, CommitLoop { ledger, metrics, waiting })
+    }
+
+    /// Orders that wait for a transaction.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// Commits one order. When the ledger fails it is not known whether the order was committed, so the same order, with
+    /// the same id, is committed again; the hold is never released on doubt.
+    pub async fn commit(&self, order: &NewOrder) -> Result<CommitOutcome, Failure> {
+        let mut backoff = std::time::Duration::from_millis(COMMIT_BACKOFF_MS);
+        for _ in 0..COMMIT_RETRIES_MAX {
+            match self.commit_once(order).await {
+                Err(failure) if failure.reason == Reason::Unavailable => {
+                    self.env.sleep(self.env.jittered(backoff)).await;
+                    backoff *= 2;
+                }
+                result => return result,
+            }
+        }
+        self.commit_once(order).await
+    }
+
+    async fn commit_once(&self, order: &NewOrder) -> Result<CommitOutcome, Failure> {
+        let (answer, result) = oneshot::channel();
+        self.queue.try_send((order.clone(), answer)).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => Failure::of(Reason::Overloaded),
+            mpsc::error::TrySendError::Closed(_) => Failure::unavailable("the committer has stopped"),
+        })?;
+        result.await.unwrap_or_else(|_| Err(Failure::unavailable("the committer died")))
+    }
+}
+
+impl CommitLoop {
+    /// Commits until `stop`, then what still waits.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut batch = Vec::with_capacity(COMMIT_BATCH_MAX);
+        loop {
+            let taken = tokio::select! {
+                biased;
+                taken = self.waiting.recv_many(&mut batch, COMMIT_BATCH_MAX) => taken,
+                () = stop.cancelled() => 0,
+            };
+            if taken == 0 {
+                return;
+            }
+            self.commit(&mut batch).await;
+        }
+    }
+
+    async fn commit(&self, batch: &mut Vec<(NewOrder, Answer)>) {
+        let (orders, answers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        self.metrics.commit_batch(orders.len());
+        match self.ledger.commit(&orders).await {
+            Ok(outcomes) => {
+                assert_eq!(outcomes.len(), answers.len(), "one outcome for each order");
+                for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                    if matches!(outcome, Ok(CommitOutcome::Created(_))) {
+                        self.metrics.order_created();
+                    }
+                    // A caller that stopped waiting finds its order when it repeats the request.
+                    let _ = answer.send(outcome.map_err(failure));
+                }
+            }
+            Err(error) => {
+                let failure = failure(error);
+                for answer in answers {
+                    let _ = answer.send(Err(failure.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// What a ledger's error means for a caller.
+pub fn failure(error: LedgerError) -> Failure {
+    match error {
+        LedgerError::Store(_) => Failure::unavailable(error),
+        LedgerError::Corrupt(_) => Failure::internal(error),
+    }
+}

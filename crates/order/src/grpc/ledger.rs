@@ -1,0 +1,135 @@
+//! `orders.v1.LedgerService`. It answers from the ledger's own tables and calls nobody.
+
+use std::sync::Arc;
+
+use contracts::{
+    Failure, Reason,
+    failure::parse,
+    orders::v1::{
+        self as proto, GetStockRequest, GetStockResponse, OpenStockRequest, OpenStockResponse, RecordRestockRequest,
+        RecordRestockResponse, ResolveReservationRequest, ResolveReservationResponse,
+        ledger_service_server::LedgerService, open_stock_response::Outcome,
+    },
+    values::{Epoch, Invalid, Item, Quantity, ReservationId, Stamp},
+};
+use service::rpc::reply;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::bounded;
+use crate::{
+    committer::failure,
+    ledger::{Ledger, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, RestockOutcome, Verdict},
+};
+
+/// Serves the ledger to the inventory service.
+pub struct LedgerApi {
+    ledger: Arc<dyn Ledger>,
+}
+
+impl LedgerApi {
+    /// Over the ledger.
+    pub fn new(ledger: Arc<dyn Ledger>) -> Self {
+        Self { ledger }
+    }
+
+    async fn open(&self, request: OpenStockRequest) -> Result<OpenStockResponse, Failure> {
+        let item = parse("item", Item::parse(&request.item))?;
+        let initial = parse("initial", not_negative(request.initial))?;
+        let dead = Epoch(parse("dead_epoch", epoch(request.dead_epoch))?);
+        let outcome = match self.ledger.open_stock(&item, initial, dead).await.map_err(failure)? {
+            OpenOutcome::Lease(lease) => {
+                Outcome::Lease(proto::Lease { epoch: lease.epoch.0, received: lease.received, sold: lease.sold })
+            }
+            OpenOutcome::Wait => Outcome::Wait(proto::Wait {}),
+        };
+        Ok(OpenStockResponse { outcome: Some(outcome) })
+    }
+
+    async fn stock(&self, request: GetStockRequest) -> Result<GetStockResponse, Failure> {
+        bounded("items", &request.items, QUERY_BATCH_MAX)?;
+        let initial = parse("initial", not_negative(request.initial))?;
+        let items = request.items.iter().map(|item| Item::parse(item)).collect::<Result<Vec<_>, _>>();
+        let stocks = self.ledger.stock(&parse("items", items)?, initial).await.map_err(failure)?;
+        let stocks = stocks
+            .into_iter()
+            .map(|stock| proto::ItemStock { epoch: stock.epoch.0, received: stock.received, sold: stock.sold })
+            .collect();
+        Ok(GetStockResponse { stocks })
+    }
+
+    async fn resolve(&self, request: ResolveReservationRequest) -> Result<ResolveReservationResponse, Failure> {
+        bounded("reservations", &request.reservations, QUERY_BATCH_MAX)?;
+        let queries = request.reservations.iter().map(query).collect::<Result<Vec<_>, _>>();
+        let verdicts = self.ledger.resolve(&parse("reservations", queries)?).await.map_err(failure)?;
+        Ok(ResolveReservationResponse { verdicts: verdicts.into_iter().map(|v| verdict(v).into()).collect() })
+    }
+
+    async fn restock(&self, request: RecordRestockRequest) -> Result<RecordRestockResponse, Failure> {
+        let id = Uuid::try_parse(&request.id).map_err(|_| Invalid("must be a UUID".to_owned()));
+        let restock = Restock {
+            id: parse("id", id)?,
+            item: parse("item", Item::parse(&request.item))?,
+            quantity: parse("quantity", Quantity::parse(request.quantity))?,
+        };
+        let initial = parse("initial", not_negative(request.initial))?;
+        match self.ledger.record_restock(&restock, initial).await.map_err(failure)? {
+            RestockOutcome::Journalled(epoch) => Ok(RecordRestockResponse { epoch: epoch.0 }),
+            RestockOutcome::OtherContent => Err(Failure::of(Reason::RestockMismatch)),
+        }
+    }
+}
+
+fn not_negative(units: i64) -> Result<i64, Invalid> {
+    if units < 0 { Err(Invalid("must not be negative".to_owned())) } else { Ok(units) }
+}
+
+/// Leaves room above: the next lease's number is one more.
+fn epoch(epoch: i64) -> Result<i64, Invalid> {
+    if (0..i64::MAX / 2).contains(&epoch) { Ok(epoch) } else { Err(Invalid("must be a lease's number or 0".to_owned())) }
+}
+
+fn query(query: &proto::ReservationQuery) -> Result<ResolveQuery, Invalid> {
+    let stamp = query.stamp.as_ref().map(|stamp| {
+        Ok(Stamp {
+            item: Item::parse(&stamp.item)?,
+            epoch: Epoch(epoch(stamp.epoch)?),
+            number: not_negative(stamp.number)?,
+        })
+    });
+    Ok(ResolveQuery { id: ReservationId::parse(&query.reservation_id)?, stamp: stamp.transpose()? })
+}
+
+fn verdict(verdict: Verdict) -> proto::Verdict {
+    match verdict {
+        Verdict::Confirmed => proto::Verdict::Confirmed,
+        Verdict::ConfirmedElsewhere => proto::Verdict::ConfirmedElsewhere,
+        Verdict::Aborted => proto::Verdict::Aborted,
+        Verdict::Unknown => proto::Verdict::Unknown,
+    }
+}
+
+#[tonic::async_trait]
+impl LedgerService for LedgerApi {
+    async fn open_stock(&self, request: Request<OpenStockRequest>) -> Result<Response<OpenStockResponse>, Status> {
+        reply(self.open(request.into_inner()).await)
+    }
+
+    async fn get_stock(&self, request: Request<GetStockRequest>) -> Result<Response<GetStockResponse>, Status> {
+        reply(self.stock(request.into_inner()).await)
+    }
+
+    async fn resolve_reservation(
+        &self,
+        request: Request<ResolveReservationRequest>,
+    ) -> Result<Response<ResolveReservationResponse>, Status> {
+        reply(self.resolve(request.into_inner()).await)
+    }
+
+    async fn record_restock(
+        &self,
+        request: Request<RecordRestockRequest>,
+    ) -> Result<Response<RecordRestockResponse>, Status> {
+        reply(self.restock(request.into_inner()).await)
+    }
+}

@@ -1,0 +1,68 @@
+//! The inventory service over gRPC.
+
+use async_trait::async_trait;
+use contracts::{
+    Failure, Reason,
+    inventory::v1::{
+        ReleaseRequest, ReserveRequest, inventory_service_client::InventoryServiceClient, reserve_response::Outcome,
+    },
+    values::{Epoch, Item, ReservationId, Stamp},
+};
+use service::{call::Call, rpc_client::Peer};
+use tonic::transport::Channel;
+
+use super::{Inventory, Reserve, Reserved};
+
+/// A client of `inventory.v1.InventoryService`.
+pub struct GrpcInventory {
+    peer: Peer,
+    client: InventoryServiceClient<Channel>,
+}
+
+impl GrpcInventory {
+    /// Connects when first used.
+    pub fn new(peer: Peer) -> Self {
+        let client = InventoryServiceClient::new(peer.channel());
+        Self { peer, client }
+    }
+}
+
+#[async_trait]
+impl Inventory for GrpcInventory {
+    async fn reserve(&self, call: &Call, request: &Reserve) -> Result<Reserved, Failure> {
+        let ttl = i64::try_from(request.ttl.duration().as_secs()).expect("at most a day");
+        let message = ReserveRequest {
+            reservation_id: Some(request.id.to_string()),
+            item: request.item.to_string(),
+            quantity: request.quantity.get(),
+            ttl: Some(prost_types::Duration { seconds: ttl, nanos: 0 }),
+            least_epoch: request.least_epoch.0,
+        };
+        let mut client = self.client.clone();
+        let work = async { client.reserve(self.peer.request(call, message)).await };
+        let answer = match self.peer.unary(call, "inventory.v1.InventoryService/Reserve", work).await {
+            Ok(answer) => answer,
+            Err(failure) => match failure.reason {
+                Reason::ReservationReleased => return Ok(Reserved::Released),
+                Reason::ReservationMismatch => return Ok(Reserved::Mismatch),
+                _ => return Err(failure),
+            },
+        };
+        match answer.outcome {
+            Some(Outcome::Held(held)) => Ok(Reserved::Held(Stamp {
+                item: request.item.clone(),
+                epoch: Epoch(held.epoch),
+                number: held.number,
+            })),
+            Some(Outcome::Insufficient(short)) => Ok(Reserved::Insufficient { remaining: short.remaining }),
+            None => Err(Failure::internal("a reserve was answered without an outcome")),
+        }
+    }
+
+    async fn release(&self, call: &Call, id: ReservationId, item: &Item) -> Result<(), Failure> {
+        let message = ReleaseRequest { reservation_id: id.to_string(), item: item.to_string() };
+        let mut client = self.client.clone();
+        let work = async { client.release(self.peer.request(call, message)).await };
+        self.peer.unary(call, "inventory.v1.InventoryService/Release", work).await.map(drop)
+    }
+}

@@ -1,0 +1,220 @@
+//! The ledger in a SQLite file, for the all-in-one process.
+//!
+//! There is one writing connection, and every write is one `BEGIN IMMEDIATE` transaction on it, so writes are serial:
+//! what the protocol asks of locks holds by itself. Reads have connections of their own and see whole commits.
+//! A batch goes to SQLite as one JSON document, so that a statement's cost does not grow with the batch.
+//!
+//! - `commit`: group commit
+//! - `verdicts`: reservations are judged, tombstones pruned
+//! - `leases`: stock is lent, counted and restocked
+//! - `reads`: orders by id, by key, by page
+//! - `outbox`: events are taken and settled
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use contracts::values::{Epoch, IdempotencyKey, Item, Quantity, ReservationId, Timestamp};
+use service::environment::Env;
+use sqlx::{
+    Connection, Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{
+    CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, OutboxBacklog,
+    OutboxBatch, ResolveQuery, Restock, RestockOutcome, Verdict,
+};
+
+mod commit;
+#[cfg(test)]
+mod faults;
+mod leases;
+mod outbox;
+#[cfg(test)]
+mod plans;
+mod reads;
+mod verdicts;
+
+/// Connections that read.
+pub const READERS_MAX: u32 = 4;
+/// Longest wait for a connection, in milliseconds.
+pub const CONNECTION_WAIT_MAX_MS: u64 = 5_000;
+/// Longest wait for a lock that another process holds on the file, in milliseconds.
+pub const BUSY_WAIT_MAX_MS: u64 = 2_000;
+/// The write-ahead log is cut back to this after a checkpoint, in bytes.
+pub const WAL_BYTES_KEPT_MAX: u64 = 16 * 1024 * 1024;
+
+/// A ledger in a SQLite file.
+pub struct SqliteLedger {
+    env: Env,
+    writer: SqlitePool,
+    readers: SqlitePool,
+    in_hand: outbox::InHand,
+}
+
+impl SqliteLedger {
+    /// Opens the file, makes it and its directory (for the owner alone) if they are missing, and brings its schema up to
+    /// date. One process at a time may have it open: which events are in hand is known in memory only.
+    pub async fn open(path: &Path, env: Env) -> Result<Arc<Self>, LedgerError> {
+        make_directory(path).map_err(|e| LedgerError::Store(Box::new(e)))?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_millis(BUSY_WAIT_MAX_MS))
+            .pragma("journal_size_limit", WAL_BYTES_KEPT_MAX.to_string());
+        let writer = pool(1).connect_with(options.clone()).await?;
+        sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(|e| LedgerError::Store(Box::new(e)))?;
+        let readers = pool(READERS_MAX).connect_with(options.read_only(true)).await?;
+        Ok(Arc::new(Self { env, writer, readers, in_hand: outbox::InHand::default() }))
+    }
+
+    /// Waits for what is under way, then closes the file. Everything after that fails.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// The write lock. Dropped without a commit, everything is undone.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, LedgerError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_millis(CONNECTION_WAIT_MAX_MS))
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        // When the disk is full SQLite itself rolls back, and the ROLLBACK that follows fails, after which sqlx takes the
+        // connection to be in a transaction for ever. Such a one is thrown away.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+}
+
+/// Makes the file's directory, durably.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|a| !a.as_os_str().is_empty() && !a.exists()).collect();
+    for directory in missing.into_iter().rev() {
+        match fs::DirBuilder::new().mode(0o700).create(directory) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        let parent = directory.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
+                Self::Corrupt(error.to_string())
+            }
+            error => Self::Store(Box::new(error)),
+        }
+    }
+}
+
+/// Refuses a batch that the port does not allow.
+fn bounded(rows: usize, rows_max: usize) -> Result<(), LedgerError> {
+    if rows > rows_max {
+        return Err(LedgerError::Store(format!("a batch of {rows}, at most {rows_max} are allowed").into()));
+    }
+    Ok(())
+}
+
+/// Texts as a JSON array, for `json_each`.
+fn json_texts<T: ToString>(texts: impl IntoIterator<Item = T>) -> String {
+    serde_json::Value::from_iter(texts.into_iter().map(|t| t.to_string())).to_string()
+}
+
+fn corrupt(what: &str, why: &dyn std::fmt::Display) -> LedgerError {
+    LedgerError::Corrupt(format!("{what}: {why}"))
+}
+
+/// A confirmed row.
+#[derive(sqlx::FromRow)]
+struct OrderRow {
+    id: String,
+    item: String,
+    quantity: i64,
+    created_at: i64,
+}
+
+impl TryFrom<OrderRow> for Order {
+    type Error = LedgerError;
+
+    fn try_from(row: OrderRow) -> Result<Self, LedgerError> {
+        Ok(Self {
+            id: ReservationId::parse(&row.id).map_err(|e| corrupt("order id", &e))?,
+            item: Item::parse(&row.item).map_err(|e| corrupt(&row.id, &e))?,
+            quantity: Quantity::parse(row.quantity).map_err(|e| corrupt(&row.id, &e))?,
+            created_at: Timestamp(row.created_at),
+        })
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    async fn commit(&self, orders: &[NewOrder]) -> Result<Vec<Result<CommitOutcome, LedgerError>>, LedgerError> {
+        self.commit_batch(orders).await
+    }
+
+    async fn order_by_key(&self, key: &IdempotencyKey) -> Result<Option<KeyedOrder>, LedgerError> {
+        self.read_by_key(key).await
+    }
+
+    async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
+        self.read_order(id).await
+    }
+
+    async fn orders(&self, query: &ListQuery) -> Result<Vec<Order>, LedgerError> {
+        self.read_page(query).await
+    }
+
+    async fn open_stock(&self, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, LedgerError> {
+        self.lend(item, initial, dead).await
+    }
+
+    async fn stock(&self, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, LedgerError> {
+        self.count(items, initial).await
+    }
+
+    async fn resolve(&self, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, LedgerError> {
+        self.judge(queries).await
+    }
+
+    async fn record_restock(&self, restock: &Restock, initial: i64) -> Result<RestockOutcome, LedgerError> {
+        self.journal(restock, initial).await
+    }
+
+    async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
+        self.take_events(limit).await
+    }
+
+    async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {
+        self.backlog().await
+    }
+
+    async fn prune_tombstones(&self, limit: u32) -> Result<u64, LedgerError> {
+        self.prune(limit).await
+    }
+
+    async fn ping(&self) -> Result<(), LedgerError> {
+        // Both kinds of connection, and a page of the file; nothing is written.
+        sqlx::query("SELECT item FROM stock_leases LIMIT 1").fetch_optional(&self.readers).await?;
+        Ok(self.begin().await?.rollback().await?)
+    }
+}

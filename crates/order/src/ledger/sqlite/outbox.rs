@@ -1,0 +1,123 @@
+//! Events are taken by relays and settled.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use contracts::values::{ReservationId, Timestamp};
+use serde_json::Value;
+use sqlx::SqlitePool;
+
+use super::{SqliteLedger, corrupt};
+use crate::ledger::{LedgerError, OutboxBacklog, OutboxBatch, OutboxEvent};
+
+/// Oldest first, whatever was taken before: an event that was given back is the next one again.
+const OLDEST_FREE: &str = "
+    SELECT seq, order_id, payload, traceparent FROM outbox
+    WHERE seq NOT IN (SELECT value FROM json_each($1))
+    ORDER BY seq LIMIT $2";
+
+const RAISE_SETTLED: &str = "
+    UPDATE stock_leases SET settled = settled + gone.units
+    FROM (
+        SELECT item, sum(quantity) AS units FROM outbox
+        WHERE seq IN (SELECT value FROM json_each($1)) GROUP BY item
+    ) AS gone
+    WHERE stock_leases.item = gone.item";
+
+const DELETE: &str = "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each($1))";
+
+const BACKLOG: &str =
+    "SELECT (SELECT count(*) FROM outbox), (SELECT created_at FROM outbox ORDER BY seq LIMIT 1)";
+
+/// Which events relays of this process have in hand.
+#[derive(Default)]
+pub(super) struct InHand {
+    /// Held while events are looked for and marked, so that no two relays find the same.
+    taking: tokio::sync::Mutex<()>,
+    seqs: Arc<Mutex<BTreeSet<i64>>>,
+}
+
+fn lock(seqs: &Mutex<BTreeSet<i64>>) -> MutexGuard<'_, BTreeSet<i64>> {
+    // A set of numbers is whole after every step.
+    seqs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn json_numbers(numbers: impl IntoIterator<Item = i64>) -> String {
+    Value::from_iter(numbers).to_string()
+}
+
+#[derive(sqlx::FromRow)]
+struct EventRow {
+    seq: i64,
+    order_id: String,
+    payload: String,
+    traceparent: String,
+}
+
+/// Events in hand; free again when this is dropped.
+struct SqliteOutboxBatch {
+    writer: SqlitePool,
+    in_hand: Arc<Mutex<BTreeSet<i64>>>,
+    seqs: Vec<i64>,
+    events: Vec<OutboxEvent>,
+}
+
+impl Drop for SqliteOutboxBatch {
+    fn drop(&mut self) {
+        let mut in_hand = lock(&self.in_hand);
+        for seq in &self.seqs {
+            in_hand.remove(seq);
+        }
+    }
+}
+
+#[async_trait]
+impl OutboxBatch for SqliteOutboxBatch {
+    fn events(&self) -> &[OutboxEvent] {
+        &self.events
+    }
+
+    async fn settle(self: Box<Self>, published: &[bool]) -> Result<(), LedgerError> {
+        assert_eq!(published.len(), self.seqs.len(), "one answer for each event");
+        let gone: Vec<i64> = self.seqs.iter().zip(published).filter_map(|(seq, done)| done.then_some(*seq)).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let gone = json_numbers(gone);
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query(RAISE_SETTLED).bind(&gone).execute(&mut *transaction).await?;
+        sqlx::query(DELETE).bind(&gone).execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+impl SqliteLedger {
+    pub(super) async fn take_events(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
+        let _taking = self.in_hand.taking.lock().await;
+        // Read before the rows are: a row that is freed in between is settled and gone, or waits for the next take.
+        let in_hand = json_numbers(lock(&self.in_hand.seqs).iter().copied());
+        let rows: Vec<EventRow> =
+            sqlx::query_as(OLDEST_FREE).bind(in_hand).bind(limit).fetch_all(&self.readers).await?;
+        let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
+        let events = rows.into_iter().map(event).collect::<Result<_, _>>()?;
+        lock(&self.in_hand.seqs).extend(&seqs);
+        let in_hand = Arc::clone(&self.in_hand.seqs);
+        Ok(Box::new(SqliteOutboxBatch { writer: self.writer.clone(), in_hand, seqs, events }))
+    }
+
+    pub(super) async fn backlog(&self) -> Result<OutboxBacklog, LedgerError> {
+        let (events, oldest): (i64, Option<i64>) = sqlx::query_as(BACKLOG).fetch_one(&self.readers).await?;
+        Ok(OutboxBacklog { events: u64::try_from(events).unwrap_or_default(), oldest: oldest.map(Timestamp) })
+    }
+}
+
+fn event(row: EventRow) -> Result<OutboxEvent, LedgerError> {
+    Ok(OutboxEvent {
+        order_id: ReservationId::parse(&row.order_id).map_err(|e| corrupt("outbox", &e))?,
+        payload: row.payload.into_bytes(),
+        traceparent: row.traceparent,
+    })
+}

@@ -1,0 +1,46 @@
+//! Confirmed orders by id, by key and by page.
+
+use contracts::values::{IdempotencyKey, ReservationId};
+
+use super::{OrderRow, SqliteLedger, commit, json_texts};
+use crate::ledger::{KeyedOrder, LedgerError, ListQuery, Order};
+
+const ORDER: &str =
+    "SELECT id, item, quantity, created_at FROM order_verdicts WHERE id = $1 AND state = 'confirmed'";
+
+pub(super) const PAGE: &str = "
+    SELECT id, item, quantity, created_at FROM order_verdicts
+    WHERE state = 'confirmed' AND (created_at, id) < ($1, $2)
+    ORDER BY created_at DESC, id DESC LIMIT $3";
+
+pub(super) const PAGE_OF_ITEM: &str = "
+    SELECT id, item, quantity, created_at FROM order_verdicts
+    WHERE state = 'confirmed' AND (created_at, id) < ($1, $2) AND item = $4
+    ORDER BY created_at DESC, id DESC LIMIT $3";
+
+/// Above every id: the first page has no order before it.
+const ABOVE_ALL_IDS: &str = "~";
+
+impl SqliteLedger {
+    pub(super) async fn read_order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
+        let row: Option<OrderRow> = sqlx::query_as(ORDER).bind(id.to_string()).fetch_optional(&self.readers).await?;
+        row.map(Order::try_from).transpose()
+    }
+
+    pub(super) async fn read_by_key(&self, key: &IdempotencyKey) -> Result<Option<KeyedOrder>, LedgerError> {
+        let row: Option<commit::KeyedRow> =
+            sqlx::query_as(commit::BY_KEY).bind(json_texts([key.as_str()])).fetch_optional(&self.readers).await?;
+        row.map(|row| Ok(row.parse()?.1)).transpose()
+    }
+
+    pub(super) async fn read_page(&self, query: &ListQuery) -> Result<Vec<Order>, LedgerError> {
+        let (time, id) = query.after.map_or((i64::MAX, ABOVE_ALL_IDS.to_owned()), |(t, id)| (t.0, id.to_string()));
+        let sql = if query.item.is_some() { PAGE_OF_ITEM } else { PAGE };
+        let mut page = sqlx::query_as(sql).bind(time).bind(id).bind(query.limit);
+        if let Some(item) = &query.item {
+            page = page.bind(item.as_str());
+        }
+        let rows: Vec<OrderRow> = page.fetch_all(&self.readers).await?;
+        rows.into_iter().map(Order::try_from).collect()
+    }
+}

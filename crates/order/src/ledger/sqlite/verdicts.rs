@@ -1,0 +1,109 @@
+//! Reservations are judged, and tombstones that can no longer matter are deleted.
+
+use std::collections::HashMap;
+
+use contracts::values::{Epoch, Item, Stamp};
+use serde_json::{Value, json};
+
+use super::{SqliteLedger, bounded, corrupt, json_texts};
+use crate::ledger::{LedgerError, QUERY_BATCH_MAX, ResolveQuery, Verdict};
+
+/// Keeps a tombstone for ever: no item's epoch comes above it.
+const PINNED: Epoch = Epoch(i64::MAX);
+
+/// A tombstone may go once a commit under its item's older epochs is fenced. One that stands against holds of two items
+/// has no such moment, so it is pinned.
+const BURY: &str = "
+    INSERT INTO order_verdicts (id, state, item, epoch, created_at)
+    SELECT
+        value ->> 'id', 'aborted', value ->> 'item',
+        coalesce((SELECT l.epoch FROM stock_leases l WHERE l.item = value ->> 'item'), 0), $2
+    FROM json_each($1) WHERE true
+    ON CONFLICT (id) DO UPDATE
+        SET epoch = iif(item = excluded.item, max(epoch, excluded.epoch), $3)
+        WHERE state = 'aborted'";
+
+pub(super) const STAMPS: &str = "
+    SELECT id, state, item, epoch, number FROM order_verdicts WHERE id IN (SELECT value FROM json_each($1))";
+
+pub(super) const PRUNE: &str = "
+    DELETE FROM order_verdicts WHERE rowid IN (
+        SELECT v.rowid FROM stock_leases l CROSS JOIN order_verdicts v
+        WHERE v.state = 'aborted' AND v.item = l.item AND v.epoch < l.epoch
+        LIMIT $1)";
+
+#[derive(sqlx::FromRow)]
+struct StampRow {
+    id: String,
+    state: String,
+    item: String,
+    epoch: i64,
+    number: Option<i64>,
+}
+
+/// What stands under an id.
+enum Standing {
+    Confirmed(Stamp),
+    Aborted,
+}
+
+impl TryFrom<&StampRow> for Standing {
+    type Error = LedgerError;
+
+    fn try_from(row: &StampRow) -> Result<Self, LedgerError> {
+        match (row.state.as_str(), row.number) {
+            ("aborted", None) => Ok(Self::Aborted),
+            ("confirmed", Some(number)) => Ok(Self::Confirmed(Stamp {
+                item: Item::parse(&row.item).map_err(|e| corrupt(&row.id, &e))?,
+                epoch: Epoch(row.epoch),
+                number,
+            })),
+            (state, _) => Err(corrupt(&row.id, &state)),
+        }
+    }
+}
+
+impl SqliteLedger {
+    pub(super) async fn judge(&self, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, LedgerError> {
+        bounded(queries.len(), QUERY_BATCH_MAX)?;
+        let ids = json_texts(queries.iter().map(|query| query.id));
+        let holds: Vec<Value> = queries
+            .iter()
+            .filter_map(|query| Some(json!({ "id": query.id.to_string(), "item": query.stamp.as_ref()?.item.as_str() })))
+            .collect();
+        let rows: Vec<StampRow> = if holds.is_empty() {
+            sqlx::query_as(STAMPS).bind(ids).fetch_all(&self.readers).await?
+        } else {
+            let mut transaction = self.begin().await?;
+            sqlx::query(BURY)
+                .bind(Value::from(holds).to_string())
+                .bind(self.env.now().0)
+                .bind(PINNED.0)
+                .execute(&mut *transaction)
+                .await?;
+            let rows = sqlx::query_as(STAMPS).bind(ids).fetch_all(&mut *transaction).await?;
+            transaction.commit().await?;
+            rows
+        };
+        let mut standing = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            standing.insert(row.id.as_str(), Standing::try_from(row)?);
+        }
+        let verdict = |query: &ResolveQuery| match (standing.get(query.id.to_string().as_str()), &query.stamp) {
+            (Some(Standing::Aborted), _) => Ok(Verdict::Aborted),
+            (Some(Standing::Confirmed(_)), None) => Ok(Verdict::Confirmed),
+            (Some(Standing::Confirmed(there)), Some(asked)) if there == asked => Ok(Verdict::Confirmed),
+            (Some(Standing::Confirmed(_)), Some(_)) => Ok(Verdict::ConfirmedElsewhere),
+            (None, None) => Ok(Verdict::Unknown),
+            (None, Some(_)) => Err(corrupt("reservation", &format_args!("{} has no verdict", query.id))),
+        };
+        queries.iter().map(verdict).collect()
+    }
+
+    pub(super) async fn prune(&self, limit: u32) -> Result<u64, LedgerError> {
+        let mut transaction = self.begin().await?;
+        let done = sqlx::query(PRUNE).bind(limit).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected())
+    }
+}

@@ -1,0 +1,251 @@
+//! The use case: hold the stock, commit the order, and answer so that every repeat of the request answers the same.
+//! ARCHITECTURE.md, "Place an order", walks through it.
+
+use std::sync::Arc;
+
+use contracts::{
+    Failure, Reason,
+    values::{Epoch, Item, Quantity, ReservationId, Stamp, Ttl},
+};
+use service::{call::Call, environment::Env, telemetry};
+use tokio::sync::Notify;
+
+use crate::{
+    attempt::{Identity, fingerprint, reservation_id},
+    committer::{Committer, failure},
+    inventory::{Inventory, Reserve, Reserved},
+    ledger::{CommitOutcome, Fingerprint, KeyedOrder, Ledger, NewOrder, Order},
+};
+
+/// How many new leases a request lives through before it is told to come back.
+pub const FENCES_MAX: u32 = 3;
+/// How many dead ids a request skips. Each was aborted by an earlier attempt that took too long, so many of them under
+/// one key means that its client has been failing for long.
+pub const ATTEMPTS_MAX: u32 = 64;
+/// How often a reserve that got no answer is repeated, under the same id.
+pub const RESERVE_RETRIES_MAX: u32 = 2;
+/// First wait before that, in milliseconds; it doubles.
+pub const RESERVE_BACKOFF_MS: u64 = 20;
+
+/// An order to place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// What to buy.
+    pub item: Item,
+    /// Units.
+    pub quantity: Quantity,
+    /// What makes two requests the same.
+    pub identity: Identity,
+    /// A client's hold that shall become the order.
+    pub reservation: Option<ReservationId>,
+}
+
+/// An order that stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The order.
+    pub order: Order,
+    /// Whether an earlier request had placed it.
+    pub replayed: bool,
+}
+
+/// Places orders.
+#[derive(Clone)]
+pub struct PlaceOrder {
+    env: Env,
+    ledger: Arc<dyn Ledger>,
+    inventory: Arc<dyn Inventory>,
+    committer: Committer,
+    /// Life of the holds of orders under way.
+    hold_ttl: Ttl,
+    /// Wakes the relay.
+    committed: Arc<Notify>,
+}
+
+/// One request on its way.
+struct Run<'a> {
+    placement: &'a Placement,
+    call: &'a Call,
+    fingerprint: Fingerprint,
+    attempt: u32,
+    fences: u32,
+    least_epoch: Epoch,
+}
+
+/// What became of one attempt.
+enum Step {
+    Done(Placed),
+    /// Under the next attempt number, or the same hold again.
+    Again,
+}
+
+impl PlaceOrder {
+    /// Over these ports; `committed` is notified after every commit.
+    pub fn new(
+        env: Env,
+        ledger: Arc<dyn Ledger>,
+        inventory: Arc<dyn Inventory>,
+        committer: Committer,
+        hold_ttl: Ttl,
+        committed: Arc<Notify>,
+    ) -> Self {
+        Self { env, ledger, inventory, committer, hold_ttl, committed }
+    }
+
+    /// Places an order in a task of its own: a caller that hangs up does not stop it half way.
+    pub async fn place(&self, placement: Placement, call: Call) -> Result<Placed, Failure> {
+        let this = self.clone();
+        let env = self.env.clone();
+        let work = async move { this.run(&placement, &call).await };
+        env.detached(work).await.unwrap_or_else(|| Err(Failure::internal("placing the order panicked")))
+    }
+
+    async fn run(&self, placement: &Placement, call: &Call) -> Result<Placed, Failure> {
+        let fingerprint = fingerprint(&placement.item, placement.quantity, placement.reservation);
+        let mut run = Run { placement, call, fingerprint, attempt: 0, fences: 0, least_epoch: Epoch::NONE };
+        if let Some(placed) = self.replay(&run).await? {
+            return Ok(placed);
+        }
+        while run.attempt < ATTEMPTS_MAX {
+            call.check(&*self.env)?;
+            match self.attempt(&mut run).await? {
+                Step::Done(placed) => return Ok(placed),
+                Step::Again => {}
+            }
+        }
+        Err(Failure::unavailable(format!("gave up after {ATTEMPTS_MAX} dead reservation ids")))
+    }
+
+    /// One hold and one try to commit it.
+    async fn attempt(&self, run: &mut Run<'_>) -> Result<Step, Failure> {
+        let id = run.reservation_id();
+        match self.reserve(run, id).await? {
+            Reserved::Held(stamp) => self.commit(run, id, stamp).await,
+            // Our own repeat may have sold the last units under this key just now.
+            Reserved::Insufficient { remaining } => match self.replay(run).await? {
+                Some(placed) => Ok(Step::Done(placed)),
+                None => Err(Failure::insufficient(remaining)),
+            },
+            Reserved::Released => run.dead_id(),
+            Reserved::Mismatch if run.placement.reservation.is_some() => Err(Failure::of(Reason::ReservationMismatch)),
+            Reserved::Mismatch => Err(Failure::internal(format!("derived id {id} is a hold of something else"))),
+        }
+    }
+
+    async fn commit(&self, run: &mut Run<'_>, id: ReservationId, stamp: Stamp) -> Result<Step, Failure> {
+        run.call.check(&*self.env)?;
+        let placement = run.placement;
+        let epoch = stamp.epoch;
+        let order = NewOrder {
+            id,
+            stamp,
+            quantity: placement.quantity,
+            key: match &placement.identity {
+                Identity::Key(key) => Some((key.clone(), run.fingerprint)),
+                Identity::Attempt(_) => None,
+            },
+            created_at: self.env.now(),
+            traceparent: telemetry::traceparent(),
+        };
+        match self.committer.commit(&order).await? {
+            CommitOutcome::Created(order) => {
+                self.committed.notify_one();
+                Ok(Step::Done(Placed { order, replayed: false }))
+            }
+            CommitOutcome::Existing(order) => {
+                // A repeat of an attempt id is the proxy's doing: to the client it is the first answer.
+                let by_client = matches!(placement.identity, Identity::Key(_)) || placement.reservation.is_some();
+                Ok(Step::Done(Placed { order, replayed: by_client }))
+            }
+            CommitOutcome::OtherContent if placement.reservation.is_some() => {
+                Err(Failure::of(Reason::ReservationMismatch))
+            }
+            CommitOutcome::OtherContent => Err(Failure::internal(format!("derived id {id} is another order"))),
+            CommitOutcome::Aborted => {
+                self.give_back(run, id).await;
+                run.dead_id()
+            }
+            CommitOutcome::KeyTaken(taken) => {
+                if placement.reservation.is_none() {
+                    self.give_back(run, id).await;
+                }
+                run.answer(taken).map(Step::Done)
+            }
+            CommitOutcome::Fenced(newest) => run.fenced(epoch, newest),
+        }
+    }
+
+    /// The order that the key belongs to, if there is one.
+    async fn replay(&self, run: &Run<'_>) -> Result<Option<Placed>, Failure> {
+        let Identity::Key(key) = &run.placement.identity else { return Ok(None) };
+        match self.ledger.order_by_key(key).await.map_err(failure)? {
+            Some(taken) => run.answer(taken).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Repeats under the same id while there is no answer: the hold is made once, whichever of them arrives.
+    async fn reserve(&self, run: &Run<'_>, id: ReservationId) -> Result<Reserved, Failure> {
+        let request = Reserve {
+            id,
+            item: run.placement.item.clone(),
+            quantity: run.placement.quantity,
+            ttl: self.hold_ttl,
+            least_epoch: run.least_epoch,
+        };
+        let mut backoff = std::time::Duration::from_millis(RESERVE_BACKOFF_MS);
+        for _ in 0..RESERVE_RETRIES_MAX {
+            match self.inventory.reserve(run.call, &request).await {
+                Err(failure) if failure.reason == Reason::Unavailable => {
+                    self.env.sleep(self.env.jittered(backoff)).await;
+                    backoff *= 2;
+                }
+                result => return result,
+            }
+        }
+        self.inventory.reserve(run.call, &request).await
+    }
+
+    /// Frees the hold of an id that will not become this order. When it fails the reaper does it.
+    async fn give_back(&self, run: &Run<'_>, id: ReservationId) {
+        if let Err(failure) = self.inventory.release(run.call, id, &run.placement.item).await {
+            tracing::debug!(%id, %failure, "a surplus hold is left to the reaper");
+        }
+    }
+}
+
+impl Run<'_> {
+    fn reservation_id(&self) -> ReservationId {
+        self.placement
+            .reservation
+            .unwrap_or_else(|| reservation_id(&self.placement.identity, &self.fingerprint, self.attempt))
+    }
+
+    /// The id is aborted or released. Not counted as a fence: nothing is wrong with the lease.
+    fn dead_id(&mut self) -> Result<Step, Failure> {
+        if self.placement.reservation.is_some() {
+            return Err(Failure::of(Reason::ReservationReleased));
+        }
+        self.attempt += 1;
+        Ok(Step::Again)
+    }
+
+    /// The hold's lease is no longer the newest. A hold of a client is made again under its own id.
+    fn fenced(&mut self, held: Epoch, newest: Epoch) -> Result<Step, Failure> {
+        self.fences += 1;
+        if self.fences > FENCES_MAX {
+            return Err(Failure::unavailable(format!("fenced {} times, last at {held} by {newest}", self.fences)));
+        }
+        self.least_epoch = newest.max(held.next());
+        self.attempt += 1;
+        Ok(Step::Again)
+    }
+
+    fn answer(&self, taken: KeyedOrder) -> Result<Placed, Failure> {
+        if taken.fingerprint == self.fingerprint {
+            Ok(Placed { order: taken.order, replayed: true })
+        } else {
+            Err(Failure::of(Reason::IdempotencyKeyReused))
+        }
+    }
+}

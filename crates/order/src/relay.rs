@@ -1,0 +1,181 @@
+//! Publishes the outbox. An event is deleted only when the broker has confirmed it, so each is published at least once;
+//! the consumer takes duplicates. ARCHITECTURE.md, "Events".
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use broker::{Broker, BrokerError, Message, PublishOutcome, QueueSpec};
+use contracts::event::{ORDER_CREATED, QUEUE_LENGTH_MAX, QUEUE_REDELIVERIES_MAX};
+use service::environment::Env;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ledger::{Ledger, LedgerError, OutboxEvent},
+    metrics::OrderMetrics,
+};
+
+/// Most events in one batch.
+pub const RELAY_BATCH_MAX: u32 = 200;
+/// How long the broker may take to judge a batch, in milliseconds; then it is published again.
+pub const CONFIRM_TIMEOUT_MS: u64 = 5_000;
+/// How long the relay sleeps when nothing wakes it, in milliseconds: events that another instance left behind.
+pub const RELAY_IDLE_MS: u64 = 1_000;
+/// First wait after a failure, in milliseconds; it doubles.
+pub const RELAY_BACKOFF_MIN_MS: u64 = 50;
+/// Longest wait after failures, in milliseconds.
+pub const RELAY_BACKOFF_MAX_MS: u64 = 5_000;
+
+/// The queue of events, declared alike by who publishes and who consumes.
+pub fn queue() -> QueueSpec {
+    QueueSpec {
+        name: ORDER_CREATED.to_owned(),
+        length_max: QUEUE_LENGTH_MAX,
+        redeliveries_max: QUEUE_REDELIVERIES_MAX,
+    }
+}
+
+/// Why a round of the relay published less than it took.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The broker failed.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The broker did not judge the batch in time.
+    #[error("no confirms within {CONFIRM_TIMEOUT_MS} ms")]
+    NotConfirmed,
+    /// The broker has no queue for events, or it is full.
+    #[error("{returned} events returned, {refused} refused")]
+    NotTaken {
+        /// No queue takes them.
+        returned: usize,
+        /// The queue is full.
+        refused: usize,
+    },
+}
+
+/// Publishes the outbox.
+pub struct Relay {
+    env: Env,
+    ledger: Arc<dyn Ledger>,
+    broker: Arc<dyn Broker>,
+    metrics: OrderMetrics,
+    /// Notified after commits.
+    committed: Arc<Notify>,
+    /// Whether the queue was declared since the last failure.
+    declared: bool,
+}
+
+impl Relay {
+    /// Over these; `committed` wakes it.
+    pub fn new(
+        env: Env,
+        ledger: Arc<dyn Ledger>,
+        broker: Arc<dyn Broker>,
+        metrics: OrderMetrics,
+        committed: Arc<Notify>,
+    ) -> Self {
+        Self { env, ledger, broker, metrics, committed, declared: false }
+    }
+
+    /// Publishes until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut failures: u32 = 0;
+        while !stop.is_cancelled() {
+            let pause = match self.round().await {
+                Ok(true) => {
+                    failures = 0;
+                    continue;
+                }
+                Ok(false) => {
+                    failures = 0;
+                    Duration::from_millis(RELAY_IDLE_MS)
+                }
+                Err(error) => {
+                    if failures == 0 {
+                        tracing::warn!(%error, "events wait in the outbox");
+                    }
+                    failures += 1;
+                    self.declared = false;
+                    self.backoff(failures)
+                }
+            };
+            let wake = async {
+                // After a failure only time helps: new orders do not make the broker well.
+                if failures == 0 { self.committed.notified().await } else { std::future::pending().await }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = wake => {}
+                () = self.env.sleep(pause) => {}
+            }
+        }
+    }
+
+    fn backoff(&self, failures: u32) -> Duration {
+        let doubled = RELAY_BACKOFF_MIN_MS.saturating_mul(1 << failures.min(16));
+        self.env.jittered(Duration::from_millis(doubled.min(RELAY_BACKOFF_MAX_MS)))
+    }
+
+    /// Publishes one batch and deletes what the broker has. True when more may wait.
+    pub async fn round(&mut self) -> Result<bool, RelayError> {
+        let backlog = self.ledger.outbox_backlog().await?;
+        let now = self.env.now();
+        let age = backlog.oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0).max(0));
+        self.metrics.backlog(&backlog, Duration::from_micros(age.unsigned_abs()).as_secs_f64());
+
+        let batch = self.ledger.take_outbox(RELAY_BATCH_MAX).await?;
+        if batch.events().is_empty() {
+            return Ok(false);
+        }
+        let full = batch.events().len() == RELAY_BATCH_MAX as usize;
+        let outcomes = self.publish(batch.events()).await?;
+        let published: Vec<bool> = outcomes.iter().map(|o| *o == PublishOutcome::Confirmed).collect();
+        let count = |wanted| outcomes.iter().filter(|o| **o == wanted).count();
+        let (returned, refused) = (count(PublishOutcome::Returned), count(PublishOutcome::Refused));
+        self.metrics.relayed(published.len() - returned - refused, returned + refused);
+        batch.settle(&published).await?;
+        if returned + refused > 0 {
+            return Err(RelayError::NotTaken { returned, refused });
+        }
+        Ok(full)
+    }
+
+    async fn publish(&mut self, events: &[OutboxEvent]) -> Result<Vec<PublishOutcome>, RelayError> {
+        let messages: Vec<Message> = events.iter().map(message).collect();
+        let work = async {
+            if !self.declared {
+                self.broker.declare(&queue()).await?;
+                self.declared = true;
+            }
+            self.broker.publish(&messages).await
+        };
+        let judged = match self.env.timeout(Duration::from_millis(CONFIRM_TIMEOUT_MS), work).await {
+            Ok(Ok(outcomes)) => Ok(outcomes),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(RelayError::NotConfirmed),
+        };
+        if judged.is_err() {
+            self.metrics.relayed(0, events.len());
+        }
+        let outcomes = judged?;
+        assert_eq!(outcomes.len(), events.len(), "one outcome for each message");
+        Ok(outcomes)
+    }
+}
+
+fn message(event: &OutboxEvent) -> Message {
+    let mut headers = BTreeMap::new();
+    if !event.traceparent.is_empty() {
+        headers.insert("traceparent".to_owned(), event.traceparent.clone());
+    }
+    Message {
+        id: event.order_id.to_string(),
+        routing_key: ORDER_CREATED.to_owned(),
+        body: event.payload.clone(),
+        headers,
+    }
+}

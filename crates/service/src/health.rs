@@ -1,0 +1,16 @@
+//! Asking a peer whether it serves, over `grpc.health.v1`.
+
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::{call::Call, rpc_client::Peer};
+
+/// Whether `service` of the peer serves; `""` asks for the whole server. No answer within the call's deadline is a no.
+pub async fn serving(peer: &Peer, call: &Call, service: &str) -> bool {
+    let mut client = HealthClient::new(peer.channel());
+    let work = async {
+        let question = HealthCheckRequest { service: service.to_owned() };
+        client.check(peer.request(call, question)).await
+    };
+    let answer = peer.unary(call, "grpc.health.v1.Health/Check", work).await;
+    answer.is_ok_and(|answer| answer.status() == ServingStatus::Serving)
+}

@@ -1,0 +1,27 @@
+//! What every process does around its work. No module knows what an order is.
+//!
+//! - [`settings`]: environment variables, every bad one told at once
+//! - [`telemetry`]: logs and traces
+//! - [`cli`]: `--help`, `--version`, and how a binary fails
+//! - [`environment`]: time, randomness and tasks, as arguments
+//! - [`call`]: deadline and request id, which travel with every call
+//! - [`server`]: listening, for HTTP and gRPC alike
+//! - [`rpc`], [`rpc_client`]: the two sides of gRPC; [`health`]: asking a peer whether it serves
+//! - [`http`]: metrics and request ids of HTTP
+//! - [`admin`]: metrics and health over HTTP
+//! - [`readiness`]: gRPC health in step with the stores
+//! - [`lifecycle`]: start and end of a process
+
+pub mod admin;
+pub mod call;
+pub mod cli;
+pub mod environment;
+pub mod health;
+pub mod http;
+pub mod lifecycle;
+pub mod readiness;
+pub mod rpc;
+pub mod rpc_client;
+pub mod server;
+pub mod settings;
+pub mod telemetry;

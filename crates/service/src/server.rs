@@ -1,0 +1,208 @@
+//! One way to listen, for HTTP/JSON, gRPC and admin alike: HTTP/1.1 and HTTP/2 in clear text on the same port.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use futures::future::BoxFuture;
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::environment::Env;
+
+/// Connections that a server holds at a time, unless told otherwise. More wait in the kernel's queue.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Requests under way on one HTTP/2 connection.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
+/// Time for a client to send the head of its (next) HTTP/1 request, or to show which HTTP it speaks.
+pub const HEADER_READ_TIMEOUT_MS: u64 = 10_000;
+/// Size of a request's head.
+pub const HEADER_BYTES_MAX: u32 = 32 * 1024;
+/// Silence after which an HTTP/2 peer is asked whether it is still there.
+pub const KEEPALIVE_INTERVAL_MS: u64 = 20_000;
+/// Time for its answer; then the connection is closed.
+pub const KEEPALIVE_TIMEOUT_MS: u64 = 10_000;
+/// Pause after a failed accept: out of file descriptors, it would fail again at once.
+pub const ACCEPT_BACKOFF_MS: u64 = 100;
+
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A bound address. Bind all of a process's addresses before serving any.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    addr: SocketAddr,
+}
+
+impl Listener {
+    /// Binds it; port 0 takes a free one.
+    pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let socket = TcpListener::bind(addr).await?;
+        let addr = socket.local_addr()?;
+        Ok(Self { socket, addr })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+/// What a server takes on.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Requests under way on one HTTP/2 connection.
+    pub streams_per_connection_max: u32,
+    /// Time for the head of an HTTP/1 request.
+    pub header_read_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_MAX,
+            streams_per_connection_max: STREAMS_PER_CONNECTION_MAX,
+            header_read_timeout: Duration::from_millis(HEADER_READ_TIMEOUT_MS),
+        }
+    }
+}
+
+/// Travels with every request: cancelled when the server wants to end, so that endless answers end too.
+#[derive(Debug, Clone)]
+pub struct Draining(pub CancellationToken);
+
+/// Serves until `drain` is cancelled, then takes no new connections, tells clients to go away, finishes the requests
+/// under way, and returns. How long that may take is for the caller to bound.
+pub async fn serve(listener: Listener, router: Router, limits: Limits, env: Env, drain: CancellationToken) {
+    let room = Arc::new(Semaphore::new(limits.connections_max));
+    let open = GracefulShutdown::new();
+    let connections = Arc::new(Connections { protocol: protocol(&limits, &env), router, limits, env, drain });
+    while let Some((stream, permit)) = next(&listener.socket, &room, &connections).await {
+        let task = Arc::clone(&connections).run(stream, open.watcher(), permit);
+        connections.env.start(Box::pin(task));
+    }
+    drop(listener);
+    open.shutdown().await;
+}
+
+/// What all connections of a server share.
+struct Connections {
+    protocol: auto::Builder<Tasks>,
+    router: Router,
+    limits: Limits,
+    env: Env,
+    drain: CancellationToken,
+}
+
+/// The next connection, once there is room for it. `None` when draining.
+async fn next(
+    socket: &TcpListener,
+    room: &Arc<Semaphore>,
+    connections: &Connections,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let accept = async {
+        let permit = Arc::clone(room).acquire_owned().await.expect("it is never closed");
+        loop {
+            match socket.accept().await {
+                Ok((stream, _)) => return (stream, permit),
+                Err(e) => {
+                    tracing::warn!(error = %e, "accept failed");
+                    connections.env.sleep(Duration::from_millis(ACCEPT_BACKOFF_MS)).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = connections.drain.cancelled() => None,
+        accepted = accept => Some(accepted),
+    }
+}
+
+impl Connections {
+    async fn run(self: Arc<Self>, mut stream: TcpStream, watcher: Watcher, _permit: OwnedSemaphorePermit) {
+        // Answers are written whole: waiting for more to send would only delay them.
+        let _ = stream.set_nodelay(true);
+        let Some(start) = self.first_bytes(&mut stream).await else { return };
+        let (reading, writing) = stream.into_split();
+        let io = tokio::io::join(io::Cursor::new(start).chain(reading), writing);
+        self.speak(io, watcher).await;
+    }
+
+    /// Enough of what the client sends to know whether it speaks HTTP/2. hyper would wait for it without a limit.
+    async fn first_bytes(&self, stream: &mut TcpStream) -> Option<Vec<u8>> {
+        let read = async {
+            let mut start = Vec::with_capacity(HTTP2_PREFACE.len());
+            while start.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&start) {
+                let missing = HTTP2_PREFACE.len() - start.len();
+                let count = (&mut *stream).take(missing as u64).read_buf(&mut start).await.ok()?;
+                if count == 0 {
+                    return None;
+                }
+            }
+            Some(start)
+        };
+        tokio::select! {
+            biased;
+            start = self.env.timeout(self.limits.header_read_timeout, read) => start.ok().flatten(),
+            () = self.drain.cancelled() => None,
+        }
+    }
+
+    async fn speak<T>(&self, io: T, watcher: Watcher)
+    where
+        T: tokio::io::AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let answer = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Draining(self.drain.clone()));
+            self.router.clone().oneshot(request)
+        });
+        let connection = self.protocol.serve_connection(TokioIo::new(io), answer);
+        if let Err(e) = watcher.watch(connection).await {
+            tracing::debug!(error = %e, "connection ended early");
+        }
+    }
+}
+
+fn protocol(limits: &Limits, env: &Env) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(Tasks(Arc::clone(env)));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read_timeout)
+        .max_buf_size(HEADER_BYTES_MAX as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_millis(KEEPALIVE_INTERVAL_MS))
+        .keep_alive_timeout(Duration::from_millis(KEEPALIVE_TIMEOUT_MS))
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_streams(limits.streams_per_connection_max);
+    builder
+}
+
+/// Runs each HTTP/2 request as a task of the environment.
+#[derive(Clone)]
+struct Tasks(Env);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        let task: BoxFuture<'static, ()> = Box::pin(task);
+        self.0.start(task);
+    }
+}

@@ -1,0 +1,246 @@
+//! Reads settings from environment variables and collects every bad one, so that the operator sees them all at once.
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fmt::{self, Display},
+    fs,
+    net::SocketAddr,
+    str::FromStr,
+};
+
+use http::Uri;
+
+/// Exit code of a process whose settings are bad (`EX_CONFIG` of sysexits.h).
+pub const EXIT_BAD_SETTINGS: u8 = 78;
+/// Largest secret file that is read, in bytes.
+pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// A reader of settings. It answers something usable for a bad value, and [`Settings::finish`] tells what was bad.
+#[derive(Debug)]
+pub struct Settings {
+    values: HashMap<String, OsString>,
+    bad: Vec<(String, String)>,
+}
+
+/// Every setting that is bad.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadSettings(Vec<(String, String)>);
+
+impl Display for BadSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, why)) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{name}: {why}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for BadSettings {}
+
+impl Settings {
+    /// Of this process's environment.
+    pub fn from_env() -> Self {
+        // A name that is no text cannot be one of ours.
+        let values = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        Self { values: values.collect(), bad: Vec::new() }
+    }
+
+    /// Of these names and values.
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let values = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.into()));
+        Self { values: values.collect(), bad: Vec::new() }
+    }
+
+    /// A plain value. Empty counts as unset.
+    pub fn text(&mut self, name: &str) -> Option<String> {
+        let value = self.values.get(name).filter(|value| !value.is_empty())?;
+        if let Some(text) = value.to_str() {
+            return Some(text.to_owned());
+        }
+        self.bad(name, "is not UTF-8");
+        None
+    }
+
+    /// A value that must not be seen: `NAME`, or the content of the file named by `NAME_FILE` without its last line
+    /// break. Both at once is bad, because one of them would be ignored silently.
+    pub fn secret(&mut self, name: &str) -> Option<String> {
+        let file_name = format!("{name}_FILE");
+        match (self.text(name), self.text(&file_name)) {
+            (value, None) => value,
+            (None, Some(path)) => match read_secret(&path) {
+                Ok(secret) => Some(secret),
+                Err(why) => {
+                    self.bad(&file_name, why);
+                    None
+                }
+            },
+            (Some(_), Some(_)) => {
+                self.bad(name, format!("is set together with {file_name}; set one of them"));
+                None
+            }
+        }
+    }
+
+    /// A value of some type; `default` when it is unset or bad.
+    pub fn parsed<T: FromStr>(&mut self, name: &str, default: T) -> T
+    where
+        T::Err: Display,
+    {
+        let Some(text) = self.text(name) else { return default };
+        match text.trim().parse() {
+            Ok(value) => value,
+            Err(e) => {
+                self.bad(name, e.to_string());
+                default
+            }
+        }
+    }
+
+    /// An address to listen on, as in `127.0.0.1:8080`. `default` must be one.
+    pub fn addr(&mut self, name: &str, default: &str) -> SocketAddr {
+        let default = default.parse().expect("the default is written in the program");
+        let Some(text) = self.text(name) else { return default };
+        text.trim().parse().unwrap_or_else(|_| {
+            self.bad(name, "must be an IP address and a port, as in 127.0.0.1:8080");
+            default
+        })
+    }
+
+    /// Comma-separated URLs of gRPC peers, as in `http://a:50051,http://b:50051`. Only `http`: peers are reached inside
+    /// one trusted network, and no TLS is built in.
+    pub fn urls(&mut self, name: &str) -> Option<Vec<Uri>> {
+        let text = self.text(name)?;
+        let urls: Option<Vec<Uri>> = text.split(',').map(|url| peer_url(url.trim())).collect();
+        if urls.is_none() {
+            self.bad(name, "must be comma-separated URLs with a host and no path, as in http://127.0.0.1:50051");
+        }
+        urls
+    }
+
+    /// Records that a setting is bad, and why. The reason must not repeat a secret.
+    pub fn bad(&mut self, name: &str, why: impl Into<String>) {
+        self.bad.push((name.to_owned(), why.into()));
+    }
+
+    /// An error when any setting was bad.
+    pub fn finish(self) -> Result<(), BadSettings> {
+        if self.bad.is_empty() { Ok(()) } else { Err(BadSettings(self.bad)) }
+    }
+}
+
+fn peer_url(text: &str) -> Option<Uri> {
+    let url: Uri = text.parse().ok()?;
+    let plain = url.scheme_str() == Some("http") && url.path() == "/" && url.query().is_none();
+    let host = url.authority().is_some_and(|authority| !authority.host().is_empty());
+    (plain && host).then_some(url)
+}
+
+fn read_secret(path: &str) -> Result<String, String> {
+    let size = fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?.len();
+    if size > SECRET_FILE_BYTES_MAX {
+        return Err(format!("names a file of more than {SECRET_FILE_BYTES_MAX} bytes"));
+    }
+    let secret = fs::read_to_string(path).map_err(|e| format!("cannot be read: {e}"))?;
+    let secret = secret.strip_suffix('\n').map_or(secret.as_str(), |s| s.strip_suffix('\r').unwrap_or(s));
+    if secret.is_empty() { Err("names an empty file".to_owned()) } else { Ok(secret.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaints(settings: Settings) -> String {
+        settings.finish().expect_err("something is bad").to_string()
+    }
+
+    #[test]
+    fn every_bad_setting_is_told_at_once() {
+        let mut settings =
+            Settings::from_pairs([("COUNT", "many"), ("ADDR", "nowhere"), ("URL", "amqp://x"), ("GOOD", "3")]);
+        assert_eq!(settings.parsed("COUNT", 7_u32), 7);
+        assert_eq!(settings.parsed("GOOD", 7_u32), 3);
+        assert_eq!(settings.addr("ADDR", "127.0.0.1:1"), ([127, 0, 0, 1], 1).into());
+        assert!(settings.urls("URL").is_none());
+        settings.bad("DB_URL", "is not set");
+        let text = complaints(settings);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        for name in ["COUNT: ", "ADDR: ", "URL: ", "DB_URL: is not set"] {
+            assert!(text.lines().any(|line| line.starts_with(name)), "{name} in {text}");
+        }
+    }
+
+    #[test]
+    fn empty_counts_as_unset() {
+        let mut settings = Settings::from_pairs([("A", ""), ("B", ""), ("B_FILE", "")]);
+        assert_eq!(settings.text("A"), None);
+        assert_eq!(settings.secret("B"), None);
+        assert_eq!(settings.parsed("A", 5), 5);
+        assert_eq!(settings.finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_secret_comes_from_its_file_without_the_line_break() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (content, secret) in
+            [("s3cret\n", "s3cret"), ("s3cret", "s3cret"), ("a\nb\r\n", "a\nb"), ("a \n\n", "a \n")]
+        {
+            let path = dir.path().join("secret");
+            fs::write(&path, content).expect("written");
+            let mut settings = Settings::from_pairs([("P_FILE", path.to_str().expect("UTF-8"))]);
+            assert_eq!(settings.secret("P").as_deref(), Some(secret));
+            assert_eq!(settings.finish(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_secret_given_twice_is_refused_and_not_shown() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("secret");
+        fs::write(&path, "hunter2").expect("written");
+        let mut settings = Settings::from_pairs([("P", "hunter3"), ("P_FILE", path.to_str().expect("UTF-8"))]);
+        assert_eq!(settings.secret("P"), None);
+        let text = complaints(settings);
+        assert!(text.contains("P_FILE") && !text.contains("hunter"), "{text}");
+    }
+
+    #[test]
+    fn a_secret_file_that_cannot_be_read_is_a_bad_setting() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (empty, large) = (dir.path().join("empty"), dir.path().join("large"));
+        fs::write(&empty, "\n").expect("written");
+        fs::write(&large, vec![b'a'; 64 * 1024 + 1]).expect("written");
+        for path in [dir.path(), &dir.path().join("missing"), &empty, &large] {
+            let mut settings = Settings::from_pairs([("P_FILE", path.to_str().expect("UTF-8"))]);
+            assert_eq!(settings.secret("P"), None);
+            assert!(complaints(settings).starts_with("P_FILE: "), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn peers_are_plain_urls() {
+        let mut settings = Settings::from_pairs([("GOOD", "http://a:1, http://[::1]:2/")]);
+        let urls = settings.urls("GOOD").expect("good");
+        assert_eq!(urls.iter().map(ToString::to_string).collect::<Vec<_>>(), ["http://a:1/", "http://[::1]:2/"]);
+        assert_eq!(settings.urls("UNSET"), None);
+        assert_eq!(settings.finish(), Ok(()));
+        for bad in ["a:1", "https://a:1", "http://a:1/path", "http://a:1?q", "http://a:1,", ",", "http://"] {
+            let mut settings = Settings::from_pairs([("BAD", bad)]);
+            assert_eq!(settings.urls("BAD"), None, "{bad}");
+            assert!(complaints(settings).starts_with("BAD: "));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_value_that_is_no_text_is_bad() {
+        use std::os::unix::ffi::OsStringExt;
+        let values = HashMap::from([("A".to_owned(), OsString::from_vec(vec![0xff]))]);
+        let mut settings = Settings { values, bad: Vec::new() };
+        assert_eq!(settings.text("A"), None);
+        assert_eq!(complaints(settings), "A: is not UTF-8");
+    }
+}

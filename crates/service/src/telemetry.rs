@@ -1,0 +1,173 @@
+//! Logs on standard error, and traces over OTLP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
+
+use std::{
+    io::{self, IsTerminal},
+    panic,
+    str::FromStr,
+    time::Duration,
+};
+
+use http::Uri;
+use opentelemetry::{
+    KeyValue,
+    propagation::TextMapPropagator,
+    trace::{TraceContextExt, TracerProvider},
+};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::settings::Settings;
+
+/// Time to hand the last spans to the collector when the process ends.
+pub const FLUSH_TIMEOUT_MS: u64 = 3_000;
+/// Level of logs when `RUST_LOG` is not set.
+pub const LOG_FILTER_DEFAULT: &str = "info";
+/// Spans that are exported. Those of the exporter's own machinery would breed more of themselves.
+const TRACE_FILTER: &str = "info,h2=off,hyper=off,hyper_util=off,tonic=off,tower=off,opentelemetry=off,\
+                            opentelemetry_sdk=off,opentelemetry_otlp=off";
+/// The header of the W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+#[derive(Debug, Clone, Copy)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("must be text or json"),
+        }
+    }
+}
+
+/// How to log, and where to send traces.
+#[derive(Debug, Clone)]
+pub struct TelemetrySettings {
+    format: LogFormat,
+    /// Was parsed once without error.
+    filter: String,
+    otlp_endpoint: Option<Uri>,
+}
+
+impl TelemetrySettings {
+    /// `LOG_FORMAT`, `RUST_LOG` and `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    pub fn read(settings: &mut Settings) -> Self {
+        let format = settings.parsed("LOG_FORMAT", LogFormat::Text);
+        let mut filter = settings.text("RUST_LOG").unwrap_or_else(|| LOG_FILTER_DEFAULT.to_owned());
+        if let Err(e) = EnvFilter::builder().parse(&filter) {
+            settings.bad("RUST_LOG", e.to_string());
+            LOG_FILTER_DEFAULT.clone_into(&mut filter);
+        }
+        let otlp_endpoint = settings.text("OTEL_EXPORTER_OTLP_ENDPOINT").and_then(|text| {
+            let endpoint: Option<Uri> = text.parse().ok().filter(|uri: &Uri| uri.scheme_str() == Some("http"));
+            if endpoint.is_none() {
+                settings.bad("OTEL_EXPORTER_OTLP_ENDPOINT", "must be a URL as in http://127.0.0.1:4317");
+            }
+            endpoint
+        });
+        Self { format, filter, otlp_endpoint }
+    }
+}
+
+/// The process's logs and traces.
+#[derive(Debug)]
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+}
+
+impl Telemetry {
+    /// Starts both. The first one started in a process stays. Needs a tokio runtime when traces are exported.
+    pub fn start(service: &'static str, settings: TelemetrySettings) -> Self {
+        let TelemetrySettings { format, filter, otlp_endpoint } = settings;
+        let traces = otlp_endpoint.and_then(|endpoint| exporter(service, &endpoint));
+        let layers = layers(format, filter, traces.as_ref());
+        if tracing_subscriber::registry().with(layers).try_init().is_ok() {
+            log_panics();
+        }
+        Self { traces }
+    }
+
+    /// Hands the last spans to the collector, for at most [`FLUSH_TIMEOUT_MS`].
+    #[expect(clippy::disallowed_methods, reason = "it blocks, is bounded, and comes after everything else has ended")]
+    pub async fn flush(self) {
+        let Some(traces) = self.traces else { return };
+        let limit = Duration::from_millis(FLUSH_TIMEOUT_MS);
+        let flushed = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(limit)).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::warn!("the last spans were not exported");
+        }
+    }
+}
+
+fn layers(format: LogFormat, filter: String, traces: Option<&SdkTracerProvider>) -> Vec<BoxedLayer> {
+    let filter = EnvFilter::new(filter);
+    let logs = fmt::layer().with_writer(io::stderr);
+    let logs = match format {
+        LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).with_filter(filter).boxed(),
+        LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),
+    };
+    let traces = traces.map(|provider| trace_layer(provider, EnvFilter::new(TRACE_FILTER)));
+    [Some(logs), traces].into_iter().flatten().collect()
+}
+
+fn trace_layer(provider: &SdkTracerProvider, filter: EnvFilter) -> BoxedLayer {
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("service"))
+        .with_tracked_inactivity(false)
+        .with_threads(false)
+        .with_location(false)
+        .with_filter(filter)
+        .boxed()
+}
+
+fn exporter(service: &'static str, endpoint: &Uri) -> Option<SdkTracerProvider> {
+    let exporter = match SpanExporter::builder().with_tonic().with_endpoint(endpoint.to_string()).build() {
+        Ok(exporter) => exporter,
+        Err(e) => {
+            // Logging has not started, and a process without traces is better than none.
+            tracing::error!(error = %e, "traces are not exported");
+            return None;
+        }
+    };
+    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    let resource = Resource::builder().with_service_name(service).with_attribute(version).build();
+    Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+/// Panics become log lines like every other failure.
+fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(place, message, "panic");
+    }));
+}
+
+/// The current span as a W3C `traceparent`; empty when traces are not exported.
+pub fn traceparent() -> String {
+    let mut carrier = std::collections::HashMap::new();
+    TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);
+    carrier.remove(TRACEPARENT).unwrap_or_default()
+}
+
+/// Makes `span` a child of the remote span that `traceparent` names. Has to happen before the span is entered. Ignores
+/// what is no `traceparent`.
+pub fn continue_trace(span: &Span, traceparent: &str) {
+    let carrier = std::collections::HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
+    let context = TraceContextPropagator::new().extract_with_context(&opentelemetry::Context::new(), &carrier);
+    if context.span().span_context().is_valid() {
+        // It fails when nothing is exported, and then there is nothing to continue.
+        let _ = span.set_parent(context);
+    }
+}

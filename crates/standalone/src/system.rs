@@ -1,0 +1,226 @@
+//! Binds, connects, serves.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use contracts::{
+    DESCRIPTORS,
+    inventory::v1::inventory_service_server::InventoryServiceServer,
+    orders::v1::{ledger_service_server::LedgerServiceServer, order_service_server::OrderServiceServer},
+};
+use futures::future::{BoxFuture, join_all};
+use http::Uri;
+use inventory::{
+    Inventory, backend::Backend, grpc::InventoryGrpc, ledger::grpc::GrpcLedger, metrics::InventoryMetrics,
+};
+use order::{
+    assembly::{OrderService, Ports},
+    grpc::{ledger::LedgerApi, orders::OrderApi},
+    inventory::grpc::GrpcInventory,
+    metrics::OrderMetrics,
+};
+use prometheus_client::registry::Registry;
+use service::{
+    admin::{self, HealthCheck, HealthReport},
+    environment::Env,
+    http::HttpMetrics,
+    lifecycle::Lifecycle,
+    readiness::{self, CHECK_TIMEOUT_MS, Check},
+    rpc::{RpcMetrics, RpcServer},
+    rpc_client::{BadPeer, Peer},
+    server::{Limits, Listener, serve},
+};
+use tonic::server::NamedService;
+
+use crate::{
+    settings::StandaloneSettings,
+    stores::{Stores, StoresError},
+};
+
+/// Why it did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("{setting} {addr}: {error}")]
+    Bind {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// What is wrong with it.
+        #[source]
+        error: io::Error,
+    },
+    /// A store cannot be opened.
+    #[error(transparent)]
+    Stores(#[from] StoresError),
+    /// A service's URL cannot be used.
+    #[error(transparent)]
+    Peer(#[from] BadPeer),
+}
+
+/// Every address that it listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// HTTP/JSON.
+    pub http: Listener,
+    /// The order service.
+    pub order: Listener,
+    /// The inventory service.
+    pub inventory: Listener,
+    /// Metrics and health.
+    pub admin: Listener,
+}
+
+impl Listeners {
+    /// Binds all of them.
+    pub async fn bind(settings: &StandaloneSettings) -> Result<Self, StartError> {
+        Ok(Self {
+            http: bind("HTTP_ADDR", settings.edge.http_addr).await?,
+            order: bind("ORDER_GRPC_ADDR", settings.order.grpc_addr).await?,
+            inventory: bind("INVENTORY_GRPC_ADDR", settings.inventory.grpc_addr).await?,
+            admin: bind("ADMIN_ADDR", settings.edge.admin_addr).await?,
+        })
+    }
+}
+
+async fn bind(setting: &'static str, addr: SocketAddr) -> Result<Listener, StartError> {
+    Listener::bind(addr).await.map_err(|error| StartError::Bind { setting, addr, error })
+}
+
+/// The system, put together. It serves once it is run.
+pub struct System {
+    lifecycle: Lifecycle,
+    servers: Vec<BoxFuture<'static, ()>>,
+    background: Vec<BoxFuture<'static, ()>>,
+    /// Keeps the data directory locked.
+    _stores: Stores,
+}
+
+impl System {
+    /// Puts everything together: three services that talk gRPC, on these stores.
+    pub fn new(
+        lifecycle: Lifecycle,
+        settings: &StandaloneSettings,
+        listeners: Listeners,
+        stores: Stores,
+    ) -> Result<Self, StartError> {
+        let env = lifecycle.env();
+        let mut registry = Registry::default();
+        let rpc_metrics = RpcMetrics::register(&mut registry);
+        let http_metrics = HttpMetrics::register(&mut registry);
+        let order_metrics = OrderMetrics::register(&mut registry);
+        let inventory_metrics = InventoryMetrics::register(&mut registry);
+
+        let edge = &settings.edge;
+        let order_peer = peer("order-service", edge.order_urls.as_deref(), &listeners.order, &env)?;
+        let inventory_peer = peer("inventory-service", edge.inventory_urls.as_deref(), &listeners.inventory, &env)?;
+
+        let order = OrderService::new(
+            Ports {
+                env: env.clone(),
+                ledger: stores.ledger.clone(),
+                inventory: Arc::new(GrpcInventory::new(inventory_peer.clone())),
+                broker: stores.broker.clone(),
+            },
+            settings.order.hold_ttl,
+            &order_metrics,
+            &lifecycle.stop(),
+        );
+        let inventory = Inventory::new(
+            Backend {
+                env: env.clone(),
+                store: stores.stock.clone(),
+                ledger: Arc::new(GrpcLedger::new(order_peer.clone())),
+                default_stock: settings.inventory.default_stock,
+                metrics: inventory_metrics,
+            },
+            stores.broker.clone(),
+        );
+
+        let rpc = || RpcServer::new(env.clone(), rpc_metrics.clone(), DESCRIPTORS);
+        let order_rpc = rpc().add(order.orders).add(order.ledger);
+        let inventory_rpc = rpc().add(inventory.service());
+        let mut background = order.background;
+        background.push(Box::pin(inventory.reaper().run(lifecycle.stop())));
+        background.push(Box::pin(inventory.consumer().run(lifecycle.stop())));
+        background.push(Box::pin(readiness::keep(
+            env.clone(),
+            order_rpc.health(),
+            &["", OrderServiceServer::<OrderApi>::NAME, LedgerServiceServer::<LedgerApi>::NAME],
+            stores.ledger_check(),
+            lifecycle.drain(),
+        )));
+        background.push(Box::pin(readiness::keep(
+            env.clone(),
+            inventory_rpc.health(),
+            &["", InventoryServiceServer::<InventoryGrpc>::NAME],
+            stores.stock_check(),
+            lifecycle.drain(),
+        )));
+
+        let ready = {
+            let lifecycle = lifecycle.clone();
+            Arc::new(move || lifecycle.is_ready())
+        };
+        let edge = edge::router(env.clone(), order_peer, inventory_peer, http_metrics, ready);
+        let admin = admin::router(Arc::new(registry), health_check(&lifecycle, &stores));
+        let servers = [
+            (listeners.http, edge),
+            (listeners.order, order_rpc.router()),
+            (listeners.inventory, inventory_rpc.router()),
+            (listeners.admin, admin),
+        ];
+        let serve = |(listener, router)| -> BoxFuture<'static, ()> {
+            Box::pin(serve(listener, router, Limits::default(), env.clone(), lifecycle.drain()))
+        };
+        Ok(Self { servers: servers.into_iter().map(serve).collect(), background, lifecycle, _stores: stores })
+    }
+
+    /// Serves until a signal, then drains.
+    pub async fn run(self) -> ExitCode {
+        self.lifecycle.ready();
+        self.lifecycle.run_until_signal(self.servers, self.background).await
+    }
+}
+
+/// A service at its URLs, or where this process serves it.
+fn peer(name: &'static str, urls: Option<&[Uri]>, listener: &Listener, env: &Env) -> Result<Peer, BadPeer> {
+    let own = [loopback(listener.addr())];
+    Peer::new(name, urls.unwrap_or(&own), env.clone())
+}
+
+/// How this process reaches what it listens on, which may be every address.
+fn loopback(addr: SocketAddr) -> Uri {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, addr.port())).parse().expect("an address makes a URL")
+}
+
+/// Ready while the ledger answers: without it no order can be placed. The others are told, and recover by themselves.
+fn health_check(lifecycle: &Lifecycle, stores: &Stores) -> HealthCheck {
+    let env = lifecycle.env();
+    let lifecycle = lifecycle.clone();
+    let checks =
+        Arc::new([("ledger", stores.ledger_check()), ("stock", stores.stock_check()), ("broker", stores.broker_check())]);
+    Arc::new(move || {
+        let (env, checks, serving) = (env.clone(), checks.clone(), lifecycle.is_ready());
+        Box::pin(async move {
+            let limit = Duration::from_millis(CHECK_TIMEOUT_MS);
+            let ask = |(name, check): &(&str, Check)| {
+                let (name, answer, env) = ((*name).to_owned(), check(), env.clone());
+                async move { (name, env.timeout(limit, answer).await.unwrap_or(false)) }
+            };
+            let parts = join_all(checks.iter().map(ask)).await;
+            HealthReport { ready: serving && parts[0].1, parts }
+        })
+    })
+}

@@ -1,0 +1,28 @@
+#![expect(clippy::disallowed_methods, reason = "tests run in the real world")]
+//! Runs the all-in-one as a real process and talks to it as its users do, or wires its services together in the test's
+//! own process.
+//!
+//! - [`System`]: the process, on free ports and a data directory of its own
+//! - [`Client`], [`Answer`]: HTTP
+//! - [`wired`]: order and inventory service in this process, with scripted faults between them
+
+mod client;
+pub mod system;
+pub mod wired;
+
+pub use client::{Answer, Client};
+pub use system::System;
+
+use std::time::{Duration, Instant};
+
+/// Asks again and again until `probe` answers, and fails loudly when it does not within `limit`.
+pub async fn eventually<T>(limit: Duration, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,164 @@
+//! The all-in-one as a process.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use crate::Client;
+
+/// The process says that it is ready within this, on a machine that is busy with other tests.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// It drains within this.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Exit {
+    /// Its status.
+    pub status: ExitStatus,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+/// A running all-in-one. It is killed when dropped.
+pub struct System {
+    child: Child,
+    settings: Vec<(String, String)>,
+    data: TempDir,
+    addresses: HashMap<String, SocketAddr>,
+    /// HTTP client of the edge.
+    pub http: Client,
+}
+
+impl System {
+    /// Starts one on free ports with an empty data directory; `settings` come on top.
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
+        let data = TempDir::new().expect("a temporary directory");
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (child, addresses) = spawn(data.path(), &settings).await;
+        let http = Client::new(addresses["HTTP"]);
+        Self { child, settings, data, addresses, http }
+    }
+
+    /// `HTTP`, `order gRPC`, `inventory gRPC` or `admin`.
+    pub fn addr(&self, port: &str) -> SocketAddr {
+        self.addresses[port]
+    }
+
+    /// Where it keeps its data.
+    pub fn data_dir(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("it can be killed");
+    }
+
+    /// Starts it again on the same data, on new ports.
+    pub async fn start_again(&mut self) {
+        (self.child, self.addresses) = spawn(self.data.path(), &self.settings).await;
+        self.http = Client::new(self.addresses["HTTP"]);
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn terminate(&self) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&mut self) -> ExitStatus {
+        tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.expect("it ends in time").expect("a status")
+    }
+
+    /// The sum of a metric over all label sets, 0 when there is none.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = Client::new(self.addr("admin")).get("/metrics").await.body;
+        let text = String::from_utf8(text.to_vec()).expect("UTF-8");
+        let of_name = |line: &&str| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+        };
+        let value = |line: &str| -> f64 {
+            let (_, value) = line.rsplit_once(' ').expect("a value");
+            value.parse().expect("a number")
+        };
+        text.lines().filter(of_name).map(value).sum()
+    }
+}
+
+/// The binary of that name that was built with these tests.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a path");
+    let binary = test.ancestors().nth(2).expect("target/<profile>/deps").join(name);
+    assert!(binary.exists(), "{} is missing: run `just test`, which builds it", binary.display());
+    binary
+}
+
+/// The all-in-one, ready to be spawned, on free ports.
+pub fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {
+    let mut command = Command::new(binary("standalone"));
+    command.env_clear().env("DATA_DIR", data_dir).kill_on_drop(true).stdin(Stdio::null());
+    for name in ["HTTP_ADDR", "ORDER_GRPC_ADDR", "INVENTORY_GRPC_ADDR", "ADMIN_ADDR"] {
+        command.env(name, "127.0.0.1:0");
+    }
+    command.envs(settings.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+/// Runs one that is expected to end by itself.
+pub async fn run_to_end(data_dir: &Path, settings: &[(&str, &str)]) -> Exit {
+    let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let mut child = command(data_dir, &settings).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut stderr = String::new();
+    let mut pipe = child.stderr.take().expect("piped");
+    let work = async {
+        pipe.read_to_string(&mut stderr).await.expect("UTF-8");
+        child.wait().await.expect("a status")
+    };
+    let status = tokio::time::timeout(STOP_TIMEOUT, work).await.expect("it ends in time");
+    Exit { status, stderr }
+}
+
+async fn spawn(data_dir: &Path, settings: &Vec<(String, String)>) -> (Child, HashMap<String, SocketAddr>) {
+    let mut child = command(data_dir, settings).stdout(Stdio::piped()).spawn().expect("it runs");
+    let stdout = child.stdout.take().expect("piped");
+    let addresses = tokio::time::timeout(START_TIMEOUT, announced(BufReader::new(stdout)));
+    let addresses = addresses.await.expect("it is ready in time");
+    (child, addresses)
+}
+
+/// Reads what it listens on, until the line that gives a command to try.
+async fn announced(mut stdout: BufReader<tokio::process::ChildStdout>) -> HashMap<String, SocketAddr> {
+    let mut addresses = HashMap::new();
+    let mut line = String::new();
+    loop {
+        line.clear();
+        let bytes = stdout.read_line(&mut line).await.expect("UTF-8");
+        assert!(bytes > 0, "it ended before it was ready");
+        if line.trim_start().starts_with("curl ") {
+            break;
+        }
+        for port in ["HTTP", "order gRPC", "inventory gRPC", "admin"] {
+            if let Some(rest) = line.trim().strip_prefix(port) {
+                let addr = rest.trim().trim_start_matches("http://").split('/').next().expect("an address");
+                addresses.insert(port.to_owned(), addr.parse().expect("an address"));
+            }
+        }
+    }
+    // Whatever it prints later has somewhere to go.
+    tokio::spawn(async move { tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await });
+    addresses
+}

@@ -1,0 +1,382 @@
+//! Placing an order, over the real ledger and stock store, with one thing going wrong at a chosen moment. The test names
+//! say which rule of ARCHITECTURE.md, "Place an order", each of them shows.
+
+#![expect(clippy::disallowed_methods, reason = "tests run in the real world")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use contracts::{Reason, values::Epoch};
+use futures::future::join_all;
+use order::{
+    ledger::{Ledger, OpenOutcome, ResolveQuery, Verdict},
+    place_order::{FENCES_MAX, Placement},
+};
+use system_tests::{
+    eventually,
+    wired::{Fate, Wired, attempt, item, key, placement},
+};
+use tokio::sync::Semaphore;
+
+#[tokio::test]
+async fn orders_that_wait_for_the_committer_are_committed_in_one_transaction() {
+    let wired = Arc::new(Wired::new(1_000).await);
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    wired
+        .script_commits(Box::new(move |_| {
+            let gate = held.clone();
+            Box::pin(async move {
+                gate.acquire().await.expect("open").forget();
+                Fate::Happens
+            })
+        }))
+        .await;
+    let place = |n: u32| {
+        let wired = wired.clone();
+        tokio::spawn(async move { wired.place(1, attempt(&format!("a{n}"))).await })
+    };
+    let first = place(0);
+    eventually(Duration::from_secs(5), "the first is being committed", async || {
+        (wired.seams.commits.lock().expect("whole").len() == 1).then_some(())
+    })
+    .await;
+    let rest: Vec<_> = (1..=64).map(place).collect();
+    eventually(Duration::from_secs(5), "all wait", async || (wired.committer.waiting() == 64).then_some(())).await;
+    gate.add_permits(1_000);
+    for placed in join_all(std::iter::once(first).chain(rest)).await {
+        assert!(placed.expect("no panic").is_ok());
+    }
+    assert_eq!(*wired.seams.commits.lock().expect("whole"), [1, 64]);
+}
+
+#[tokio::test]
+async fn an_order_that_finds_the_committer_idle_does_not_wait_for_others() {
+    let wired = Wired::new(10).await;
+    for n in 0..3 {
+        wired.place(1, attempt(&format!("a{n}"))).await.expect("placed");
+    }
+    assert_eq!(*wired.seams.commits.lock().expect("whole"), [1, 1, 1]);
+}
+
+/// Before the next `times` commits the item's lease is fenced by another one.
+async fn fence_before_commits(wired: &Wired, times: u32) {
+    let ledger = wired.ledger.clone();
+    let mut left = times;
+    wired
+        .script_commits(Box::new(move |orders| {
+            let ledger = ledger.clone();
+            let fence = left > 0;
+            left = left.saturating_sub(1);
+            Box::pin(async move {
+                if fence {
+                    let newest = orders[0].stamp.epoch;
+                    let lease = ledger.open_stock(&item("widget"), 10, newest).await.expect("answered");
+                    assert!(matches!(lease, OpenOutcome::Lease(_)));
+                }
+                Fate::Happens
+            })
+        }))
+        .await;
+}
+
+#[tokio::test]
+async fn a_fenced_order_is_placed_under_the_next_lease() {
+    let wired = Wired::new(10).await;
+    fence_before_commits(&wired, 1).await;
+    let placed = wired.place(3, key("k")).await.expect("placed");
+    assert!(!placed.replayed);
+    assert_eq!(wired.orders().await.len(), 1);
+    assert_eq!(wired.free().await, 7, "the fenced hold went with its lease");
+    let reserves = wired.seams.reserves.lock().expect("whole");
+    assert_ne!(reserves[0].id, reserves[1].id, "a fenced id is dead");
+    assert!(reserves[1].least_epoch > Epoch(1), "the next hold is of a newer lease");
+}
+
+#[tokio::test]
+async fn an_order_that_is_fenced_again_and_again_is_told_to_come_back() {
+    let wired = Wired::new(10).await;
+    fence_before_commits(&wired, FENCES_MAX + 1).await;
+    let failure = wired.place(3, key("k")).await.expect_err("fenced");
+    assert_eq!(failure.reason, Reason::Unavailable);
+    assert!(wired.orders().await.is_empty());
+    // The key is not dead: once the leases are quiet the same request goes through.
+    assert!(!wired.place(3, key("k")).await.expect("placed").replayed);
+    assert_eq!(wired.free().await, 7);
+}
+
+#[tokio::test]
+async fn an_order_that_meets_a_tombstone_is_placed_under_another_id() {
+    let wired = Wired::new(10).await;
+    let ledger = wired.ledger.clone();
+    let mut first = true;
+    wired
+        .script_commits(Box::new(move |orders| {
+            let ledger = ledger.clone();
+            let abort = std::mem::take(&mut first);
+            Box::pin(async move {
+                if abort {
+                    let query = ResolveQuery { id: orders[0].id, stamp: Some(orders[0].stamp.clone()) };
+                    assert_eq!(ledger.resolve(&[query]).await.expect("answered"), [Verdict::Aborted]);
+                }
+                Fate::Happens
+            })
+        }))
+        .await;
+    let placed = wired.place(3, key("k")).await.expect("placed");
+    assert_eq!(wired.orders().await, [placed.order]);
+    assert_eq!(wired.free().await, 7, "the aborted hold is given back at once");
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_the_same_order() {
+    for identity in [key("k"), attempt("a")] {
+        let wired = Wired::new(10).await;
+        let mut first = true;
+        wired
+            .script_commits(Box::new(move |_| {
+                let fate = if std::mem::take(&mut first) { Fate::AnswerLost } else { Fate::Happens };
+                Box::pin(async move { fate })
+            }))
+            .await;
+        let placed = wired.place(3, identity).await.expect("placed");
+        assert_eq!(wired.orders().await, [placed.order]);
+        assert_eq!(wired.free().await, 7);
+        assert!(wired.seams.releases.lock().expect("whole").is_empty(), "nothing is released on doubt");
+        assert_eq!(wired.seams.reserves.lock().expect("whole").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn when_the_ledger_stays_away_the_hold_is_kept_and_the_repeat_uses_it() {
+    let wired = Wired::new(10).await;
+    let failing = Arc::new(AtomicU32::new(u32::MAX));
+    let left = failing.clone();
+    wired
+        .script_commits(Box::new(move |_| {
+            let fate = if left.load(Ordering::SeqCst) > 0 { Fate::Lost } else { Fate::Happens };
+            Box::pin(async move { fate })
+        }))
+        .await;
+    let failure = wired.place(3, key("k")).await.expect_err("no ledger");
+    assert_eq!(failure.reason, Reason::Unavailable);
+    assert_eq!(wired.free().await, 7, "nothing is released on doubt");
+    failing.store(0, Ordering::SeqCst);
+    wired.place(3, key("k")).await.expect("placed");
+    assert_eq!(wired.free().await, 7, "one hold for both");
+}
+
+#[tokio::test]
+async fn a_reserve_that_gets_no_answer_is_repeated_under_the_same_id() {
+    for lost in [Fate::Lost, Fate::AnswerLost] {
+        let wired = Wired::new(10).await;
+        let mut first = true;
+        wired
+            .script_reserves(Box::new(move |_| {
+                let fate = if std::mem::take(&mut first) { lost } else { Fate::Happens };
+                Box::pin(async move { fate })
+            }))
+            .await;
+        wired.place(3, attempt("a")).await.expect("placed");
+        assert_eq!(wired.free().await, 7, "one hold");
+        let reserves = wired.seams.reserves.lock().expect("whole");
+        assert_eq!(reserves[0].id, reserves[1].id);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_does_not_stop_the_order_half_way() {
+    let wired = Arc::new(Wired::new(10).await);
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    wired
+        .script_commits(Box::new(move |_| {
+            let gate = held.clone();
+            Box::pin(async move {
+                gate.acquire().await.expect("open").forget();
+                Fate::Happens
+            })
+        }))
+        .await;
+    let caller = {
+        let wired = wired.clone();
+        tokio::spawn(async move { wired.place(3, attempt("a")).await })
+    };
+    eventually(Duration::from_secs(5), "it is being committed", async || {
+        (wired.seams.commits.lock().expect("whole").len() == 1).then_some(())
+    })
+    .await;
+    caller.abort();
+    assert!(caller.await.expect_err("aborted").is_cancelled());
+    gate.add_permits(1);
+    eventually(Duration::from_secs(5), "the order stands", async || (wired.orders().await.len() == 1).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn one_key_is_one_order_and_stands_for_one_content() {
+    let wired = Wired::new(10).await;
+    let first = wired.place(3, key("k")).await.expect("placed");
+    let again = wired.place(3, key("k")).await.expect("answered");
+    assert_eq!((again.order, again.replayed), (first.order, true));
+    let other = wired.place(4, key("k")).await.expect_err("other content");
+    assert_eq!(other.reason, Reason::IdempotencyKeyReused);
+    assert_eq!(wired.free().await, 7);
+}
+
+#[tokio::test]
+async fn concurrent_requests_with_one_key_and_two_contents_make_one_order() {
+    let wired = Wired::new(100).await;
+    for round in 0..20 {
+        let identity = key(&format!("k{round}"));
+        let results = join_all((0..10).map(|n| wired.place(1 + n % 2, identity.clone()))).await;
+        let (placed, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        let first = placed[0].as_ref().expect("placed").order.id;
+        assert!(placed.iter().all(|p| p.as_ref().is_ok_and(|p| p.order.id == first)));
+        assert!(refused.iter().all(|r| r.as_ref().is_err_and(|f| f.reason == Reason::IdempotencyKeyReused)));
+        assert_eq!(placed.len(), 5, "{refused:?}");
+    }
+    let sold: i64 = wired.orders().await.iter().map(|order| order.quantity.get()).sum();
+    assert_eq!(wired.orders().await.len(), 20);
+    assert_eq!(wired.free().await, 100 - sold, "the loser's hold is given back at once");
+}
+
+#[tokio::test]
+async fn a_repeat_that_finds_its_own_order_has_taken_the_last_units_is_not_refused() {
+    let wired = Wired::new(3).await;
+    let again = Arc::new(tokio::sync::Mutex::new(None));
+    // The second request looks its key up, finds nothing, and is then overtaken by the first, fenced one under another id.
+    fence_before_commits(&wired, 1).await;
+    let result = again.clone();
+    let order = wired.order.clone();
+    let call = wired.call();
+    let mut first = true;
+    wired
+        .script_reserves(Box::new(move |_| {
+            let (order, call, result) = (order.clone(), call.clone(), result.clone());
+            let overtake = std::mem::take(&mut first);
+            Box::pin(async move {
+                if overtake {
+                    // Its own reserves pass through this script, which is busy: so it is placed without it.
+                    let task = tokio::spawn(async move { order.place(placement(3, key("k")), call).await });
+                    *result.lock().await = Some(task);
+                }
+                Fate::Happens
+            })
+        }))
+        .await;
+    let first = wired.place(3, key("k")).await.expect("placed or replayed");
+    let task = again.lock().await.take().expect("started");
+    let second = task.await.expect("no panic").expect("placed or replayed");
+    assert_eq!(first.order.id, second.order.id);
+    assert_eq!(wired.free().await, 0);
+}
+
+#[tokio::test]
+async fn an_attempt_id_that_a_proxy_repeats_is_one_order_and_no_replay() {
+    let wired = Wired::new(10).await;
+    let first = wired.place(3, attempt("a")).await.expect("placed");
+    let again = wired.place(3, attempt("a")).await.expect("placed");
+    assert_eq!(first, again);
+    assert!(!again.replayed);
+    assert_eq!(wired.free().await, 7);
+}
+
+#[tokio::test]
+async fn a_refused_order_leaves_no_trace() {
+    let wired = Wired::new(10).await;
+    let failure = wired.place(11, key("k")).await.expect_err("too many");
+    assert_eq!((failure.reason, failure.remaining), (Reason::InsufficientStock, Some(10)));
+    let stock = wired.ledger.stock(&[item("widget")], 10).await.expect("answered")[0];
+    assert_eq!(stock.epoch, Epoch::NONE, "nothing was opened");
+    assert_eq!(wired.ledger.outbox_backlog().await.expect("answered").events, 0);
+    // The refusal is not remembered: the key can still be used.
+    wired.place(10, key("k")).await.expect("placed");
+}
+
+fn on_hold(quantity: i64, id: contracts::values::ReservationId, name: &str) -> Placement {
+    Placement { reservation: Some(id), ..placement(quantity, attempt(name)) }
+}
+
+#[tokio::test]
+async fn a_clients_hold_becomes_the_order() {
+    let wired = Wired::new(10).await;
+    let id = wired.hold(3).await;
+    let placed = wired.order.place(on_hold(3, id, "a"), wired.call()).await.expect("placed");
+    assert_eq!(placed.order.id, id);
+    assert_eq!(wired.free().await, 7);
+    let again = wired.order.place(on_hold(3, id, "b"), wired.call()).await.expect("the same order");
+    assert!(again.replayed);
+    let release = wired.reservations.release(&wired.call(), id, None).await.expect_err("it is an order");
+    assert_eq!(release.reason, Reason::ReservationConfirmed);
+}
+
+#[tokio::test]
+async fn an_order_of_other_content_than_its_hold_is_refused() {
+    let wired = Wired::new(10).await;
+    let id = wired.hold(3).await;
+    let failure = wired.order.place(on_hold(4, id, "a"), wired.call()).await.expect_err("other quantity");
+    assert_eq!(failure.reason, Reason::ReservationMismatch);
+    assert_eq!(wired.free().await, 7, "the hold stays");
+}
+
+#[tokio::test]
+async fn a_released_hold_can_no_longer_become_an_order() {
+    let wired = Wired::new(10).await;
+    let id = wired.hold(3).await;
+    wired.reservations.release(&wired.call(), id, None).await.expect("released");
+    assert_eq!(wired.free().await, 10);
+    let failure = wired.order.place(on_hold(3, id, "a"), wired.call()).await.expect_err("released");
+    assert_eq!(failure.reason, Reason::ReservationReleased);
+    assert_eq!(wired.free().await, 10);
+}
+
+#[tokio::test]
+async fn a_hold_that_was_lost_with_the_stock_store_is_made_again_under_its_id() {
+    let wired = Wired::new(10).await;
+    let id = wired.hold(3).await;
+    wired.stock.wipe();
+    let placed = wired.order.place(on_hold(3, id, "a"), wired.call()).await.expect("placed");
+    assert_eq!(placed.order.id, id);
+    assert_eq!(wired.free().await, 7);
+}
+
+#[tokio::test]
+async fn a_stock_store_that_is_wiped_between_hold_and_commit_sells_nothing_twice() {
+    let wired = Wired::new(10).await;
+    let stock = wired.stock.clone();
+    let reservations = wired.reservations.clone();
+    let call = wired.call();
+    let mut first = true;
+    wired
+        .script_commits(Box::new(move |_| {
+            let wipe = std::mem::take(&mut first);
+            let (stock, reservations, call) = (stock.clone(), reservations.clone(), call.clone());
+            Box::pin(async move {
+                if wipe {
+                    stock.wipe();
+                    // Somebody else's request opens the item anew, before the first order is committed.
+                    let request = inventory::stock::ReserveRequest {
+                        id: contracts::values::ReservationId(uuid::Uuid::from_u128(1)),
+                        item: item("widget"),
+                        quantity: system_tests::wired::units(10),
+                        ttl: contracts::values::Ttl::DEFAULT,
+                        least_epoch: Epoch::NONE,
+                        hint: false,
+                    };
+                    let held = reservations.reserve(&call, &request).await.expect("answered");
+                    assert!(matches!(held, inventory::reservations::Reserved::Held { .. }));
+                }
+                Fate::Happens
+            })
+        }))
+        .await;
+    let failure = wired.place(3, key("k")).await.expect_err("all ten units are held by another");
+    assert_eq!(failure.reason, Reason::InsufficientStock);
+    assert!(wired.orders().await.is_empty());
+}

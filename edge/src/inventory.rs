@@ -1,0 +1,143 @@
+//! `/reserve`, `/reservations` and `/inventory`.
+
+use axum::{
+    Extension, Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use contracts::{
+    Failure, Reason,
+    inventory::v1::{
+        GetStockRequest, ReleaseRequest, ReserveRequest, RestockRequest,
+        inventory_service_client::InventoryServiceClient, reserve_response::Outcome,
+    },
+    values::{Item, ReservationId, Ttl},
+};
+use http::{StatusCode, Uri};
+use serde_json::json;
+
+use crate::{
+    body,
+    fields::{BadFields, Place},
+    front::Context,
+    orders, path,
+    problem::Problem,
+    query,
+    routes::Shared,
+};
+
+/// `POST /reserve`. Not enough stock is an outcome, not a problem.
+pub async fn reserve(
+    State(edge): State<Shared>,
+    Extension(context): Extension<Context>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let mut bad = BadFields::default();
+    query::none(&parts.uri, &mut bad);
+    let mut body = body::object(&edge.env, &context.call, &parts.headers, body).await?;
+    let (item, quantity) = (body.item(&mut bad), body.quantity(&mut bad));
+    let ttl = body.optional("ttl_seconds", &mut bad, |value| Ttl::parse_seconds(body::integer(&value)?));
+    let id = body.optional("reservation_id", &mut bad, |value| ReservationId::parse_client(&body::text(value)?));
+    body.finish(&mut bad);
+    let (Some(item), Some(quantity), true) = (item, quantity, bad.is_empty()) else {
+        return Err(bad.into());
+    };
+
+    let message = ReserveRequest {
+        reservation_id: id.map(|id| id.to_string()),
+        item: item.to_string(),
+        quantity: quantity.get(),
+        ttl: ttl.map(|ttl| ttl.duration().try_into().expect("at most a day")),
+        least_epoch: 0,
+    };
+    let mut client = InventoryServiceClient::new(edge.inventory.channel());
+    let method = "inventory.v1.InventoryService/Reserve";
+    let work = async { client.reserve(edge.inventory.request(&context.call, message)).await };
+    let answer = edge.inventory.unary(&context.call, method, work).await?;
+    let body = match answer.outcome.ok_or_else(|| Failure::internal("an answer without its outcome"))? {
+        Outcome::Held(held) => json!({
+            "success": true,
+            "remaining": held.remaining,
+            "reservation_id": held.reservation_id,
+            "expires_at": orders::time(held.expire_time.as_ref())?,
+        }),
+        Outcome::Insufficient(short) => json!({ "success": false, "remaining": short.remaining }),
+    };
+    Ok(Json(body).into_response())
+}
+
+/// `DELETE /reservations/<id>`. What is no UUID names no reservation.
+pub async fn release(
+    State(edge): State<Shared>,
+    Extension(context): Extension<Context>,
+    request: Request,
+) -> Result<Response, Problem> {
+    query::refuse(request.uri())?;
+    let id = path::segment(request.uri(), 2)?;
+    let id = ReservationId::parse(&id).map_err(|_| Problem::of(Reason::ReservationNotFound))?;
+
+    // The client does not name the item: an id that nobody knows is answered 404.
+    let message = ReleaseRequest { reservation_id: id.to_string(), item: String::new() };
+    let mut client = InventoryServiceClient::new(edge.inventory.channel());
+    let method = "inventory.v1.InventoryService/Release";
+    let work = async { client.release(edge.inventory.request(&context.call, message)).await };
+    let released = edge.inventory.unary(&context.call, method, work).await;
+    released.map_err(Problem::in_url)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `GET /inventory/<item>`.
+pub async fn read(
+    State(edge): State<Shared>,
+    Extension(context): Extension<Context>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let mut bad = BadFields::default();
+    query::none(request.uri(), &mut bad);
+    let item = item(request.uri(), &mut bad)?;
+    let (Some(item), true) = (item, bad.is_empty()) else {
+        return Err(bad.into());
+    };
+
+    let mut client = InventoryServiceClient::new(edge.inventory.channel());
+    let method = "inventory.v1.InventoryService/GetStock";
+    let work = async {
+        client.get_stock(edge.inventory.request(&context.call, GetStockRequest { item: item.to_string() })).await
+    };
+    let answer = edge.inventory.unary(&context.call, method, work).await;
+    let answer = answer.map_err(Problem::in_url)?;
+    Ok(Json(json!({ "item": answer.item, "stock": answer.stock })).into_response())
+}
+
+/// `POST /inventory/<item>/restocks`.
+pub async fn restock(
+    State(edge): State<Shared>,
+    Extension(context): Extension<Context>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let mut bad = BadFields::default();
+    query::none(&parts.uri, &mut bad);
+    let item = item(&parts.uri, &mut bad)?;
+    let mut body = body::object(&edge.env, &context.call, &parts.headers, body).await?;
+    let id = body.required("id", &mut bad, |value| ReservationId::parse(&body::text(value)?));
+    let quantity = body.quantity(&mut bad);
+    body.finish(&mut bad);
+    let (Some(item), Some(id), Some(quantity), true) = (item, id, quantity, bad.is_empty()) else {
+        return Err(bad.into());
+    };
+
+    let message = RestockRequest { id: id.to_string(), item: item.to_string(), quantity: quantity.get() };
+    let mut client = InventoryServiceClient::new(edge.inventory.channel());
+    let method = "inventory.v1.InventoryService/Restock";
+    let work = async { client.restock(edge.inventory.request(&context.call, message)).await };
+    let answer = edge.inventory.unary(&context.call, method, work).await?;
+    Ok(Json(json!({ "item": answer.item, "stock": answer.stock })).into_response())
+}
+
+/// The item of `/inventory/<item>/...`.
+fn item(uri: &Uri, bad: &mut BadFields) -> Result<Option<Item>, Problem> {
+    let text = path::segment(uri, 2)?;
+    Ok(bad.check(Place::parameter("item"), Item::parse(&text)))
+}

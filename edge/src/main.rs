@@ -1,0 +1,103 @@
+//! The edge as a process of its own.
+
+use std::{process::ExitCode, sync::Arc};
+
+use edge::{
+    EdgeSettings,
+    settings::{ADMIN_ADDR_DEFAULT, HELP, URL_REQUIRED},
+};
+use futures::{FutureExt, future::BoxFuture};
+use prometheus_client::registry::Registry;
+use service::{
+    admin,
+    http::HttpMetrics,
+    lifecycle::Lifecycle,
+    rpc_client::Peer,
+    server::{Limits, Listener, serve},
+    settings::{BadSettings, EXIT_BAD_SETTINGS, Settings},
+    telemetry::{Telemetry, TelemetrySettings},
+};
+
+/// Exit code of a process that was called wrongly (`EX_USAGE` of sysexits.h).
+const EXIT_USAGE: u8 = 64;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "what is said before logging starts")]
+async fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        None => {}
+        Some("--help" | "-h") => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Some("--version" | "-V") => {
+            println!("edge {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Some(_) => {
+            eprint!("{HELP}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    }
+    let (settings, telemetry) = match settings(Settings::from_env()) {
+        Ok(read) => read,
+        Err(bad) => {
+            eprintln!("{bad}");
+            return ExitCode::from(EXIT_BAD_SETTINGS);
+        }
+    };
+    let telemetry = Telemetry::start("edge", telemetry);
+    let code = match run(settings).await {
+        Ok(code) => code,
+        Err(e) => {
+            tracing::error!(error = %e, "cannot start");
+            ExitCode::FAILURE
+        }
+    };
+    telemetry.flush().await;
+    code
+}
+
+fn settings(mut settings: Settings) -> Result<(EdgeSettings, TelemetrySettings), BadSettings> {
+    let telemetry = TelemetrySettings::read(&mut settings);
+    let edge = EdgeSettings::read(&mut settings, ADMIN_ADDR_DEFAULT);
+    for name in URL_REQUIRED {
+        if settings.text(name).is_none() {
+            settings.bad(name, "is required, as in http://127.0.0.1:50051");
+        }
+    }
+    settings.finish()?;
+    Ok((edge, telemetry))
+}
+
+/// Runs until a signal ends it.
+async fn run(settings: EdgeSettings) -> Result<ExitCode, Error> {
+    let lifecycle = Lifecycle::new();
+    let env = lifecycle.env();
+    let http =
+        Listener::bind(settings.http_addr).await.map_err(|e| format!("HTTP_ADDR {}: {e}", settings.http_addr))?;
+    let admin = Listener::bind(settings.admin_addr).await;
+    let admin = admin.map_err(|e| format!("ADMIN_ADDR {}: {e}", settings.admin_addr))?;
+
+    let orders = Peer::new("order", &settings.order_urls.unwrap_or_default(), Arc::clone(&env))?;
+    let inventory = Peer::new("inventory", &settings.inventory_urls.unwrap_or_default(), Arc::clone(&env))?;
+    let ready: edge::Ready = Arc::new({
+        let lifecycle = lifecycle.clone();
+        move || lifecycle.is_ready()
+    });
+    let mut registry = Registry::default();
+    let metrics = HttpMetrics::register(&mut registry);
+    let health = edge::health_check(Arc::clone(&env), orders.clone(), inventory.clone(), Arc::clone(&ready));
+
+    tracing::info!(http = %http.addr(), admin = %admin.addr(), "edge listens");
+    let routes = edge::router(Arc::clone(&env), orders, inventory, metrics, ready);
+    let drain = lifecycle.drain();
+    let servers: Vec<BoxFuture<'static, ()>> = vec![
+        serve(http, routes, Limits::default(), Arc::clone(&env), drain.clone()).boxed(),
+        serve(admin, admin::router(Arc::new(registry), health), Limits::default(), env, drain).boxed(),
+    ];
+    lifecycle.ready();
+    Ok(lifecycle.run_until_signal(servers, Vec::new()).await)
+}
