@@ -9,8 +9,9 @@ default:
     @just --list --unsorted
 
 # Builds and runs the whole system in one process, with its data in ./data; Ctrl-C drains and stops it.
+[no-exit-message]
 up *arguments:
-    @cargo run --locked --package standalone -- "$@"
+    @exec cargo run --locked --package standalone -- "$@"
 
 # Every check, in the order that finds mistakes soonest.
 ci: fmt lint proto deny docs test

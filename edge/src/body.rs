@@ -271,7 +271,8 @@ mod tests {
         ] {
             assert_eq!(pointers(body).len(), 1, "{body}");
         }
-        assert_eq!(pointers(r#"{"item":"a","quantity":1,"quantity":1}"#), ["/quantity"]);
+        let errors = read(r#"{"item":"a","quantity":1,"quantity":1}"#).expect_err("repeated");
+        assert_eq!(errors, json!([{ "pointer": "/quantity", "detail": "must not be repeated" }]));
     }
 
     #[test]

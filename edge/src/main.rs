@@ -9,7 +9,7 @@ use edge::{
 use futures::{FutureExt, future::BoxFuture};
 use prometheus_client::registry::Registry;
 use service::{
-    admin,
+    admin, cli,
     http::HttpMetrics,
     lifecycle::Lifecycle,
     rpc_client::Peer,
@@ -18,35 +18,16 @@ use service::{
     telemetry::{Telemetry, TelemetrySettings},
 };
 
-/// Exit code of a process that was called wrongly (`EX_USAGE` of sysexits.h).
-const EXIT_USAGE: u8 = 64;
-
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "what is said before logging starts")]
 async fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        None => {}
-        Some("--help" | "-h") => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
-        Some("--version" | "-V") => {
-            println!("edge {}", env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
-        }
-        Some(_) => {
-            eprint!("{HELP}");
-            return ExitCode::from(EXIT_USAGE);
-        }
+    if let Some(done) = cli::answer("edge", HELP) {
+        return done;
     }
     let (settings, telemetry) = match settings(Settings::from_env()) {
         Ok(read) => read,
-        Err(bad) => {
-            eprintln!("{bad}");
-            return ExitCode::from(EXIT_BAD_SETTINGS);
-        }
+        Err(bad) => return cli::fail(EXIT_BAD_SETTINGS, &bad),
     };
     let telemetry = Telemetry::start("edge", telemetry);
     let code = match run(settings).await {

@@ -32,6 +32,10 @@ const ARRIVAL_TIMEOUT_MS: u64 = 20_000;
 /// Time between two looks at something that must become so.
 const LOOK_AGAIN_MS: u64 = 10;
 
+/// Time that a consumer gets to be idle before something is done that must wake it. Too short is no failure, the check
+/// only shows less.
+const IDLE_MS: u64 = 50;
+
 /// A broker under test.
 #[async_trait]
 pub trait Fixture: Send + Sync {
@@ -147,6 +151,16 @@ impl<'a> Bench<'a> {
             deliveries.extend(next);
         }
         deliveries
+    }
+
+    /// What `work` brings while the consumer waits, and the consumer's next delivery.
+    async fn take_while<T>(&self, consumer: &mut Box<dyn Consumer>, work: impl Future<Output = T>) -> (Delivery, T) {
+        let work = async {
+            self.env.sleep(Duration::from_millis(IDLE_MS)).await;
+            work.await
+        };
+        let (mut deliveries, done) = futures::join!(self.take(consumer, 1), work);
+        (deliveries.remove(0), done)
     }
 
     /// Nothing but a message published now comes next: proof, without waiting, that nothing else was there.

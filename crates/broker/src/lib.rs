@@ -3,10 +3,12 @@
 //!
 //! - this module: the port
 //! - [`in_process`]: a durable queue in a SQLite file, for the all-in-one process
+//! - [`queues`]: the system's queues
 //! - [`conformance`]: the suite that every implementation passes
 
 pub mod conformance;
 pub mod in_process;
+pub mod queues;
 
 use std::collections::BTreeMap;
 

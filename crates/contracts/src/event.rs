@@ -6,10 +6,6 @@ use crate::values::{Epoch, Invalid, Item, Quantity, ReservationId, Stamp, Timest
 
 /// The queue, and its routing key.
 pub const ORDER_CREATED: &str = "order_created";
-/// Most events that wait at the broker; past it they wait in the outbox.
-pub const QUEUE_LENGTH_MAX: u32 = 100_000;
-/// How often an event is delivered again before it is a dead letter.
-pub const QUEUE_REDELIVERIES_MAX: u32 = 20;
 
 /// An order was committed: its hold is sold. Delivered at least once.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,13 @@
-//! Reads queue `order_created` and turns the holds of committed orders into sales. An event is settled after its effect;
-//! while the store or the ledger is down nothing is fetched, and what was fetched is tried again in place.
+//! Reads queue `order_created` and turns the holds of committed orders into sales. An event is settled after its effect.
+//! One whose effect fails is kept in hand and tried again; with both hands full nothing is fetched. So nothing goes back
+//! and forth while the store or the ledger is down, and one item in trouble does not keep the others waiting.
 
-use std::{cmp::Ordering, sync::Arc, time::Duration};
+use std::{cmp::Ordering, mem, sync::Arc, time::Duration};
 
-use broker::{Broker, BrokerError, Consumer, Delivery, QueueSpec, Settlement};
+use broker::{Broker, BrokerError, Delivery, Settlement, queues};
 use contracts::{
     Failure,
-    event::{ORDER_CREATED, OrderCreated, QUEUE_LENGTH_MAX, QUEUE_REDELIVERIES_MAX},
+    event::{ORDER_CREATED, OrderCreated},
 };
 use futures::{StreamExt, stream};
 use service::{call::Call, telemetry};
@@ -22,7 +23,7 @@ use crate::{
     stock::ConfirmReply,
 };
 
-/// Most events in hand.
+/// Most events in hand, new ones and failed ones together.
 pub const CONSUMER_BATCH_MAX: u16 = 100;
 /// Most events that are worked on at once.
 pub const CONSUMER_CONCURRENCY_MAX: usize = 32;
@@ -65,64 +66,51 @@ impl OrderConsumer {
         connection: &mut Outage,
         effects: &mut Outage,
     ) -> Result<(), SessionError> {
-        let queue = QueueSpec {
-            name: ORDER_CREATED.to_owned(),
-            length_max: QUEUE_LENGTH_MAX,
-            redeliveries_max: QUEUE_REDELIVERIES_MAX,
-        };
-        self.in_time(self.broker.declare(&queue)).await?;
+        self.in_time(self.broker.declare(&queues::order_created())).await?;
         let mut consumer = self.in_time(self.broker.consume(ORDER_CREATED, CONSUMER_BATCH_MAX)).await?;
         connection.works();
+        let most = usize::from(CONSUMER_BATCH_MAX);
+        let mut kept: Vec<Delivery> = Vec::new();
+        let mut again_at = Duration::ZERO;
         loop {
+            let (room, pause) = (most - kept.len(), again_at.saturating_sub(self.backend.env.uptime()));
             let batch = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                batch = consumer.next(usize::from(CONSUMER_BATCH_MAX)) => batch?,
+                () = self.backend.env.sleep(pause), if !kept.is_empty() => mem::take(&mut kept),
+                batch = consumer.next(room), if room > 0 => batch?,
             };
-            self.finish(&mut *consumer, batch, stop, effects).await?;
+            let handled = self.handle_all(batch).await;
+            if !handled.settlements.is_empty() {
+                self.in_time(consumer.settle(&handled.settlements)).await?;
+            }
+            kept.extend(handled.failed);
+            match handled.failure {
+                Some(failure) => again_at = self.backend.env.uptime() + effects.failed(&failure),
+                None if kept.is_empty() => effects.works(),
+                None => {}
+            }
         }
     }
 
-    /// Handles events until all are settled, or until `stop`.
-    async fn finish(
-        &self,
-        consumer: &mut dyn Consumer,
-        mut pending: Vec<Delivery>,
-        stop: &CancellationToken,
-        effects: &mut Outage,
-    ) -> Result<(), SessionError> {
-        loop {
-            let call = Call::background(&*self.backend.env);
-            let results: Vec<_> = stream::iter(pending)
-                .map(|delivery| async { (self.handle(&call, &delivery).await, delivery) })
-                .buffered(CONSUMER_CONCURRENCY_MAX)
-                .collect()
-                .await;
-            let (mut settlements, mut failed, mut failure) = (Vec::new(), Vec::new(), None);
-            for (result, delivery) in results {
-                match result {
-                    Ok(outcome) => settlements.push((delivery.tag, settlement(outcome))),
-                    Err(f) => {
-                        failed.push(delivery);
-                        failure = Some(f);
-                    }
+    async fn handle_all(&self, batch: Vec<Delivery>) -> Handled {
+        let call = Call::background(&*self.backend.env);
+        let results: Vec<_> = stream::iter(batch)
+            .map(|delivery| async { (self.handle(&call, &delivery).await, delivery) })
+            .buffered(CONSUMER_CONCURRENCY_MAX)
+            .collect()
+            .await;
+        let mut handled = Handled::default();
+        for (result, delivery) in results {
+            match result {
+                Ok(outcome) => handled.settlements.push((delivery.tag, settlement(outcome))),
+                Err(failure) => {
+                    handled.failed.push(delivery);
+                    handled.failure = Some(failure);
                 }
             }
-            if !settlements.is_empty() {
-                self.in_time(consumer.settle(&settlements)).await?;
-            }
-            pending = failed;
-            let Some(failure) = failure else {
-                effects.works();
-                return Ok(());
-            };
-            let pause = effects.failed(&failure);
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = self.backend.env.sleep(pause) => {}
-            }
         }
+        handled
     }
 
     /// Has the event's effect, once. An error says that it may not have been had yet.
@@ -187,6 +175,14 @@ impl OrderConsumer {
             Err(_) => Err(SessionError::TimedOut),
         }
     }
+}
+
+/// What became of a batch.
+#[derive(Default)]
+struct Handled {
+    settlements: Vec<(u64, Settlement)>,
+    failed: Vec<Delivery>,
+    failure: Option<Failure>,
 }
 
 /// Why a connection is given up.

@@ -8,7 +8,7 @@
 //! - [`reaper`]: sells or gives back what is overdue, and finds items of another epoch
 //! - [`consumer`]: sells the holds of committed orders
 //! - [`outage`]: how background work waits while something is down
-//! - [`grpc`]: `inventory.v1.InventoryService`
+//! - [`grpc`]: the gRPC service
 //! - [`metrics`], [`settings`]
 //!
 //! `main.rs` is the service as a process of its own.

@@ -196,3 +196,29 @@ fn family(labels: &[Label]) -> Family<Label, Counter> {
     }
     family
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_is_there_from_the_start() {
+        let mut registry = Registry::default();
+        let metrics = InventoryMetrics::register(&mut registry);
+        metrics.event(EventOutcome::Processed);
+        metrics.reaped(ReapOutcome::Confirmed);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("a String takes it");
+        for line in [
+            "orders_processed_total 2",
+            r#"order_events_total{outcome="processed"} 1"#,
+            r#"order_events_total{outcome="malformed"} 0"#,
+            r#"reservations_total{outcome="held"} 0"#,
+            r#"reservations_total{outcome="unavailable"} 0"#,
+            r#"leases_total{outcome="burnt"} 0"#,
+            r#"reaped_holds_total{outcome="surplus"} 0"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

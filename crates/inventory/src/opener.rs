@@ -1,5 +1,6 @@
 //! Opens an item: asks the ledger for a lease and loads it into the stock store. A lease is loaded at most once; when it
-//! is in doubt whether it was, it is burnt, and the next one is above it. ARCHITECTURE.md, "Leases".
+//! is in doubt whether it was, it is burnt, and the next one is above it. ARCHITECTURE.md, "Leases"; tests
+//! `a_lost_load_burns_its_lease_and_the_next_one_is_above_it`, `a_load_whose_answer_is_lost_is_not_sent_again`.
 
 use std::{
     collections::HashMap,
@@ -127,10 +128,10 @@ async fn open(backend: &Backend, call: &Call, item: &Item, least: Epoch) -> Resu
         dead = dead.max(probe.stored);
         match backend.lease(call, item, dead).await? {
             OpenOutcome::Wait => backend.metrics.lease(LeaseOutcome::Waited),
-            OpenOutcome::Lease(lease) => {
-                let epoch = lease.epoch;
+            OpenOutcome::Lease(granted) => {
+                let epoch = granted.epoch;
                 // The load names the life of the store that was looked at before asking: a late one lands in no other.
-                if load(backend, lease, probe.incarnation).await {
+                if load(backend, granted, probe.incarnation).await {
                     return Ok(());
                 }
                 dead = dead.max(epoch);
@@ -146,7 +147,7 @@ async fn load(backend: &Backend, lease: Lease, incarnation: Incarnation) -> bool
     let cause = match backend.env.timeout(limit, backend.store.load(&lease, &incarnation)).await {
         Ok(Ok(LoadReply::Loaded)) => {
             backend.metrics.lease(LeaseOutcome::Opened);
-            tracing::info!(item = %lease.item, epoch = %lease.epoch, "item opened");
+            tracing::debug!(item = %lease.item, epoch = %lease.epoch, "item opened");
             return true;
         }
         Ok(Ok(LoadReply::Refused)) => "refused".to_owned(),

@@ -1,5 +1,5 @@
-//! The reaper. A hold never expires by itself: when it is overdue the ledger is asked, and its verdict decides whether
-//! the units are sold or given back. Beside that the reaper compares the epoch of every open item with the ledger's, so
+//! The reaper. A hold never expires by itself (test `without_a_verdict_nothing_is_given_back_and_the_reaper_recovers`):
+//! when it is overdue the ledger is asked, and its verdict decides whether the units are sold or given back. Beside that the reaper compares the epoch of every open item with the ledger's, so
 //! that a lease that was overtaken unseen does not linger.
 
 use std::{cmp::Ordering, time::Duration};
@@ -65,12 +65,18 @@ impl Reaper {
     }
 
     async fn round(&self, stop: &CancellationToken) -> Result<(), Failure> {
+        let reaped = self.reap(stop).await;
+        // One must not keep the other from its work.
+        reaped.and(self.sweep_once().await)
+    }
+
+    async fn reap(&self, stop: &CancellationToken) -> Result<(), Failure> {
         for _ in 0..REAP_BATCHES_MAX {
             if self.reap_once().await? < DUE_BATCH_MAX || stop.is_cancelled() {
                 break;
             }
         }
-        self.sweep_once().await
+        Ok(())
     }
 
     /// Settles one batch of overdue holds, and answers how many there were: with [`DUE_BATCH_MAX`] more may wait.
@@ -118,14 +124,16 @@ impl Reaper {
         Ok(())
     }
 
-    /// Compares every stored epoch with the ledger's, and opens the items where they differ.
+    /// Compares every stored epoch with the ledger's, and opens the items where they differ: all that can be, although
+    /// one failed.
     pub async fn sweep_once(&self) -> Result<(), Failure> {
         let mut after: Option<Item> = None;
+        let mut result = Ok(());
         // Ends, because each page begins after the one before.
         loop {
             let call = Call::background(&*self.backend.env);
             let page = self.backend.step(&call, self.backend.store.open_items(after.as_ref())).await?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
+            let Some((last, _)) = page.last() else { return result };
             let last = Some(last.clone());
             assert!(last > after, "pages are in order");
             after = last;
@@ -136,9 +144,9 @@ impl Reaper {
                 .iter()
                 .zip(stocks)
                 .filter_map(|((item, stored), stock)| least_epoch(*stored, stock).map(|least| (item.clone(), least)));
-            self.open(&call, differing.collect()).await?;
+            result = result.and(self.open(&call, differing.collect()).await);
             if page.len() < OPEN_ITEMS_BATCH_MAX {
-                return Ok(());
+                return result;
             }
         }
     }

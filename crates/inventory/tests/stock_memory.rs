@@ -108,10 +108,22 @@ async fn a_confirmed_marker_lasts_its_time() {
     let stage = Stage::open(&fixture, 10, 0).await;
     let stamp = stage.held(id(1), 1).await;
     stage.confirm(id(1), &stamp).await;
-    fixture.advance(Duration::from_secs(CONFIRMED_MARKER_SECONDS) - Duration::from_micros(1)).await;
+    fixture.advance(Duration::from_micros(CONFIRMED_MARKER_SECONDS * 1_000_000 - 1)).await;
     assert_eq!(stage.held(id(1), 1).await, stamp);
     fixture.advance(Duration::from_micros(1)).await;
     assert_eq!(stage.held(id(1), 1).await, stage.stamp(5, 2), "a hold of its own, which the ledger judges surplus");
+}
+
+#[tokio::test]
+async fn an_order_is_never_marked_as_released() {
+    let fixture = MemoryFixture::new();
+    let stage = Stage::open(&fixture, 10, 0).await;
+    let stamp = stage.held(id(1), 1).await;
+    stage.confirm(id(1), &stamp).await;
+    assert_eq!(stage.release_marked(id(1), &stamp).await, ReleaseReply::Absent);
+    assert_eq!(stage.release_marked(id(1), &stage.stamp(0, 0)).await, ReleaseReply::Absent);
+    fixture.advance(Duration::from_secs(CONFIRMED_MARKER_SECONDS)).await;
+    assert_eq!(stage.held(id(1), 1).await, stage.stamp(5, 2), "the ledger finds the order under this id");
 }
 
 #[tokio::test]
@@ -119,7 +131,7 @@ async fn a_release_marker_lasts_its_time() {
     let fixture = MemoryFixture::new();
     let stage = Stage::open(&fixture, 10, 0).await;
     stage.release_marked(id(1), &stage.stamp(0, 0)).await;
-    fixture.advance(Duration::from_secs(RELEASE_MARKER_SECONDS) - Duration::from_micros(1)).await;
+    fixture.advance(Duration::from_micros(RELEASE_MARKER_SECONDS * 1_000_000 - 1)).await;
     assert_eq!(stage.reserve(id(1), 1).await, ReserveReply::Released);
     fixture.advance(Duration::from_micros(1)).await;
     assert_eq!(stage.held(id(1), 1).await, stage.stamp(5, 1));

@@ -1,4 +1,5 @@
-//! The `order-service` binary.
+//! The order service as a process of its own. It needs a ledger and a broker that processes can share, and this version
+//! has an adapter for neither: all it can do is to say so, beside whatever else is wrong.
 
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ use service::{
 const HELP: &str = "\
 The order service as a process of its own, on a ledger and a broker that other processes share.
 
-This version has embedded stores only, which processes cannot share: run `standalone`, which has all three services.
+This version has embedded stores only, which processes cannot share: run standalone, which has all three services.
 ";
 
 fn main() -> ExitCode {
@@ -22,14 +23,11 @@ fn main() -> ExitCode {
     let mut settings = Settings::from_env();
     OrderSettings::read(&mut settings);
     TelemetrySettings::read(&mut settings);
-    for ([url, host], what) in [(LEDGER_SETTINGS, "ledger"), (BROKER_SETTINGS, "broker")] {
-        let given = [url, host].into_iter().find(|name| settings.text(name).is_some());
-        let why = match given {
-            Some(_) => format!("this version has no {what} that processes can share; run `standalone`"),
-            None => format!("is required, or {host}: a separate process needs a {what} that others share"),
-        };
-        settings.bad(given.unwrap_or(url), why);
+    if settings.text("INVENTORY_URL").is_none() {
+        settings.bad("INVENTORY_URL", "is required: where the inventory service is");
     }
-    let bad = settings.finish().expect_err("a ledger was recorded as bad above");
+    settings.no_adapter(LEDGER_SETTINGS, "Postgres");
+    settings.no_adapter(BROKER_SETTINGS, "RabbitMQ");
+    let bad = settings.finish().expect_err("two were recorded as bad above");
     cli::fail(EXIT_BAD_SETTINGS, &bad)
 }

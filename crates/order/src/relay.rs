@@ -3,11 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use broker::{Broker, BrokerError, Message, PublishOutcome, QueueSpec};
-use contracts::event::{ORDER_CREATED, QUEUE_LENGTH_MAX, QUEUE_REDELIVERIES_MAX};
-use service::environment::Env;
+use broker::{Broker, BrokerError, Message, PublishOutcome, queues};
+use contracts::event::ORDER_CREATED;
+use service::{environment::Env, telemetry};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::{
     ledger::{Ledger, LedgerError, OutboxEvent},
@@ -24,15 +25,6 @@ pub const RELAY_IDLE_MS: u64 = 1_000;
 pub const RELAY_BACKOFF_MIN_MS: u64 = 50;
 /// Longest wait after failures, in milliseconds.
 pub const RELAY_BACKOFF_MAX_MS: u64 = 5_000;
-
-/// The queue of events, declared alike by who publishes and who consumes.
-pub fn queue() -> QueueSpec {
-    QueueSpec {
-        name: ORDER_CREATED.to_owned(),
-        length_max: QUEUE_LENGTH_MAX,
-        redeliveries_max: QUEUE_REDELIVERIES_MAX,
-    }
-}
 
 /// Why a round of the relay published less than it took.
 #[derive(Debug, thiserror::Error)]
@@ -145,10 +137,12 @@ impl Relay {
     }
 
     async fn publish(&mut self, events: &[OutboxEvent]) -> Result<Vec<PublishOutcome>, RelayError> {
-        let messages: Vec<Message> = events.iter().map(message).collect();
+        // Each lasts until the batch is judged.
+        let spans: Vec<Span> = events.iter().map(span).collect();
+        let messages: Vec<Message> = events.iter().zip(&spans).map(|(event, span)| message(event, span)).collect();
         let work = async {
             if !self.declared {
-                self.broker.declare(&queue()).await?;
+                self.broker.declare(&queues::order_created()).await?;
                 self.declared = true;
             }
             self.broker.publish(&messages).await
@@ -167,11 +161,28 @@ impl Relay {
     }
 }
 
-fn message(event: &OutboxEvent) -> Message {
-    let mut headers = BTreeMap::new();
-    if !event.traceparent.is_empty() {
-        headers.insert("traceparent".to_owned(), event.traceparent.clone());
-    }
+/// Goes on with the trace of the request that placed the order.
+fn span(event: &OutboxEvent) -> Span {
+    let span = tracing::info_span!(
+        "publish",
+        otel.name = "publish order_created",
+        otel.kind = "producer",
+        "messaging.operation.name" = "publish",
+        "messaging.operation.type" = "send",
+        "messaging.destination.name" = ORDER_CREATED,
+        "messaging.message.id" = %event.order_id,
+    );
+    telemetry::continue_trace(&span, &event.traceparent);
+    span
+}
+
+fn message(event: &OutboxEvent, span: &Span) -> Message {
+    let traceparent = span.in_scope(telemetry::traceparent);
+    let headers = if traceparent.is_empty() {
+        BTreeMap::new()
+    } else {
+        BTreeMap::from([(telemetry::TRACEPARENT.to_owned(), traceparent)])
+    };
     Message {
         id: event.order_id.to_string(),
         routing_key: ORDER_CREATED.to_owned(),

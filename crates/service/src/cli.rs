@@ -2,8 +2,8 @@
 
 use std::{fmt::Display, io::Write, process::ExitCode};
 
-/// Exit code for arguments that are not understood.
-pub const EXIT_BAD_ARGUMENTS: u8 = 2;
+/// Exit code for arguments that are not understood (`EX_USAGE` of sysexits.h).
+pub const EXIT_BAD_ARGUMENTS: u8 = 64;
 
 /// Answers `--help` and `--version`, and refuses everything else. `None` when there are no arguments: go on.
 pub fn answer(name: &str, help: &str) -> Option<ExitCode> {

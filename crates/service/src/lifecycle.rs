@@ -216,10 +216,10 @@ mod tests {
         let work = until(lifecycle.stop(), &log, "worked");
         let (done, detached) = oneshot::channel::<()>();
         let last = {
-            let (log, stop) = (Arc::clone(&log), lifecycle.stop());
+            let (log, env) = (Arc::clone(&log), lifecycle.env());
             async move {
-                stop.cancelled().await;
                 let _ = detached.await;
+                env.sleep(Duration::from_millis(50)).await;
                 log.lock().expect("not poisoned").push("detached work");
             }
         };
@@ -242,16 +242,19 @@ mod tests {
     #[tokio::test]
     async fn a_second_signal_ends_at_once() {
         let lifecycle = Lifecycle::new();
-        let code = lifecycle.run(vec![Box::pin(futures::future::pending())], vec![], signals(2), PATIENCE).await;
-        assert_eq!(code, ExitCode::FAILURE);
+        let env = lifecycle.env();
+        let stuck: Vec<BoxFuture<'static, ()>> = vec![Box::pin(futures::future::pending())];
+        let run = lifecycle.run(stuck, vec![], signals(2), PATIENCE * 1000);
+        assert_eq!(env.timeout(PATIENCE, run).await, Ok(ExitCode::FAILURE));
     }
 
     #[tokio::test]
     async fn a_drain_that_does_not_end_is_cut_at_the_deadline() {
         let lifecycle = Lifecycle::new();
-        let limit = Duration::from_millis(50);
-        let code = lifecycle.run(vec![Box::pin(futures::future::pending())], vec![], signals(1), limit).await;
-        assert_eq!(code, ExitCode::FAILURE);
+        let env = lifecycle.env();
+        let stuck: Vec<BoxFuture<'static, ()>> = vec![Box::pin(futures::future::pending())];
+        let run = lifecycle.run(stuck, vec![], signals(1), Duration::from_millis(50));
+        assert_eq!(env.timeout(PATIENCE, run).await, Ok(ExitCode::FAILURE));
     }
 
     #[tokio::test]
@@ -262,7 +265,9 @@ mod tests {
             let living = until(lifecycle.drain(), &log, "drained");
             let (servers, background) =
                 if server { (vec![dying, living], vec![]) } else { (vec![living], vec![dying]) };
-            assert_eq!(lifecycle.run(servers, background, signals(0), PATIENCE).await, ExitCode::FAILURE);
+            let env = lifecycle.env();
+            let run = lifecycle.run(servers, background, signals(0), PATIENCE);
+            assert_eq!(env.timeout(PATIENCE, run).await, Ok(ExitCode::FAILURE));
             assert_eq!(*log.lock().expect("not poisoned"), ["drained"]);
         }
     }

@@ -123,7 +123,19 @@ impl Settings {
 
     /// Records that a setting is bad, and why. The reason must not repeat a secret.
     pub fn bad(&mut self, name: &str, why: impl Into<String>) {
-        self.bad.push((name.to_owned(), why.into()));
+        let bad = (name.to_owned(), why.into());
+        // Two parts of a process may read the same setting.
+        if !self.bad.contains(&bad) {
+            self.bad.push(bad);
+        }
+    }
+
+    /// For a process that needs a server which this version has no adapter for: it is missing, or given in vain.
+    pub fn no_adapter(&mut self, names: [&'static str; 2], server: &str) {
+        match names.into_iter().find(|name| self.secret(name).is_some()) {
+            Some(name) => self.bad(name, format!("this version has no {server} adapter; run standalone")),
+            None => self.bad(names[0], format!("is required: where {server} is")),
+        }
     }
 
     /// An error when any setting was bad.

@@ -1,6 +1,7 @@
 //! Logs on standard error, and traces over OTLP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 
 use std::{
+    collections::HashMap,
     io::{self, IsTerminal},
     panic,
     str::FromStr,
@@ -13,11 +14,13 @@ use opentelemetry::{
     propagation::TextMapPropagator,
     trace::{TraceContextExt, TracerProvider},
 };
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use crate::settings::Settings;
 
@@ -90,12 +93,19 @@ impl Telemetry {
     /// Starts both. The first one started in a process stays. Needs a tokio runtime when traces are exported.
     pub fn start(service: &'static str, settings: TelemetrySettings) -> Self {
         let TelemetrySettings { format, filter, otlp_endpoint } = settings;
-        let traces = otlp_endpoint.and_then(|endpoint| exporter(service, &endpoint));
-        let layers = layers(format, filter, traces.as_ref());
+        let traces = otlp_endpoint.map(|endpoint| exporter(service, &endpoint)).transpose();
+        let exported = traces.as_ref().ok().and_then(Option::as_ref);
+        let exported = exported.map(|provider| trace_layer(provider, EnvFilter::new(TRACE_FILTER)));
+        let logs = log_layer(format, EnvFilter::new(filter), io::stderr().is_terminal(), io::stderr);
+        let layers: Vec<BoxedLayer> = [Some(logs), exported].into_iter().flatten().collect();
         if tracing_subscriber::registry().with(layers).try_init().is_ok() {
             log_panics();
         }
-        Self { traces }
+        if let Err(e) = &traces {
+            // A process without traces is better than none.
+            tracing::error!(error = %e, "traces are not exported");
+        }
+        Self { traces: traces.ok().flatten() }
     }
 
     /// Hands the last spans to the collector, for at most [`FLUSH_TIMEOUT_MS`].
@@ -110,15 +120,15 @@ impl Telemetry {
     }
 }
 
-fn layers(format: LogFormat, filter: String, traces: Option<&SdkTracerProvider>) -> Vec<BoxedLayer> {
-    let filter = EnvFilter::new(filter);
-    let logs = fmt::layer().with_writer(io::stderr);
-    let logs = match format {
-        LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).with_filter(filter).boxed(),
+fn log_layer<W>(format: LogFormat, filter: EnvFilter, colours: bool, writer: W) -> BoxedLayer
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let logs = fmt::layer().with_writer(writer);
+    match format {
+        LogFormat::Text => logs.with_ansi(colours).with_filter(filter).boxed(),
         LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),
-    };
-    let traces = traces.map(|provider| trace_layer(provider, EnvFilter::new(TRACE_FILTER)));
-    [Some(logs), traces].into_iter().flatten().collect()
+    }
 }
 
 fn trace_layer(provider: &SdkTracerProvider, filter: EnvFilter) -> BoxedLayer {
@@ -131,18 +141,11 @@ fn trace_layer(provider: &SdkTracerProvider, filter: EnvFilter) -> BoxedLayer {
         .boxed()
 }
 
-fn exporter(service: &'static str, endpoint: &Uri) -> Option<SdkTracerProvider> {
-    let exporter = match SpanExporter::builder().with_tonic().with_endpoint(endpoint.to_string()).build() {
-        Ok(exporter) => exporter,
-        Err(e) => {
-            // Logging has not started, and a process without traces is better than none.
-            tracing::error!(error = %e, "traces are not exported");
-            return None;
-        }
-    };
+fn exporter(service: &'static str, endpoint: &Uri) -> Result<SdkTracerProvider, ExporterBuildError> {
+    let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint.to_string()).build()?;
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let resource = Resource::builder().with_service_name(service).with_attribute(version).build();
-    Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
 /// Panics become log lines like every other failure.
@@ -156,7 +159,7 @@ fn log_panics() {
 
 /// The current span as a W3C `traceparent`; empty when traces are not exported.
 pub fn traceparent() -> String {
-    let mut carrier = std::collections::HashMap::new();
+    let mut carrier = HashMap::new();
     TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);
     carrier.remove(TRACEPARENT).unwrap_or_default()
 }
@@ -164,10 +167,68 @@ pub fn traceparent() -> String {
 /// Makes `span` a child of the remote span that `traceparent` names. Has to happen before the span is entered. Ignores
 /// what is no `traceparent`.
 pub fn continue_trace(span: &Span, traceparent: &str) {
-    let carrier = std::collections::HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
+    let carrier = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
     let context = TraceContextPropagator::new().extract_with_context(&opentelemetry::Context::new(), &carrier);
     if context.span().span_context().is_valid() {
         // It fails when nothing is exported, and then there is nothing to continue.
         let _ = span.set_parent(context);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("not poisoned").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(pairs: &[(&str, &str)]) -> String {
+        let mut settings = Settings::from_pairs(pairs.iter().copied());
+        let TelemetrySettings { format, filter, .. } = TelemetrySettings::read(&mut settings);
+        settings.finish().expect("good");
+        let shared = Shared::default();
+        let writer = {
+            let shared = shared.clone();
+            move || shared.clone()
+        };
+        let layer = log_layer(format, EnvFilter::new(filter), false, writer);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let _entered = tracing::info_span!("rpc", request_id = "r-1").entered();
+            tracing::debug!("quiet");
+            tracing::warn!(reason = "OVERLOADED", "loud");
+        });
+        String::from_utf8(shared.0.lock().expect("not poisoned").clone()).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_json_line_has_its_fields_and_its_request() {
+        let text = logged(&[("LOG_FORMAT", "json")]);
+        let line: serde_json::Value = serde_json::from_str(&text).expect("one line of JSON");
+        assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"loud".into()));
+        assert_eq!((&line["reason"], &line["spans"][0]["request_id"]), (&"OVERLOADED".into(), &"r-1".into()));
+    }
+
+    #[test]
+    fn a_text_line_has_its_request_and_levels_can_be_asked_for() {
+        let text = logged(&[]);
+        assert!(text.contains("rpc{request_id=\"r-1\"}") && text.contains("loud") && !text.contains("quiet"), "{text}");
+        let text = logged(&[("RUST_LOG", "service=debug")]);
+        assert!(text.contains("quiet"), "{text}");
+        assert_eq!(logged(&[("RUST_LOG", "error")]), "");
     }
 }

@@ -30,7 +30,7 @@ Settings are environment variables:
   OTEL_EXPORTER_OTLP_ENDPOINT  where traces go, as in http://127.0.0.1:4317 [nowhere]
 
 Ctrl-C or SIGTERM finishes what is under way and stops; the second one stops at once.
-Exit codes: 0 drained, 1 failed, 2 bad arguments, 78 bad settings.
+Exit codes: 0 drained, 1 failed, 64 bad arguments, 78 bad settings.
 ";
 
 #[tokio::main]

@@ -81,10 +81,19 @@ impl Client {
 
     /// Units of an item that are free.
     pub async fn stock(&self, item: &str) -> i64 {
-        let answer = self.get(&format!("/inventory/{item}")).await;
+        let answer = self.get(&format!("/inventory/{}", segment(item))).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()["stock"].as_i64().expect("a number")
     }
+}
+
+/// Text as a path segment.
+fn segment(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(escape).collect()
 }
 
 impl Answer {
@@ -101,5 +110,28 @@ impl Answer {
     /// The order's id.
     pub fn id(&self) -> String {
         self.json()["id"].as_str().unwrap_or_else(|| panic!("no id: {self:?}")).to_owned()
+    }
+
+    /// The body, once it is a problem of this status and reason in every respect that all problems share.
+    #[track_caller]
+    pub fn problem(&self, status: u16, reason: &str) -> Value {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let body = self.json();
+        assert_eq!((&body["reason"], &body["status"]), (&reason.into(), &status.into()), "{body}");
+        assert_eq!(body["type"], format!("/problems/{reason}"));
+        for text in ["title", "detail", "instance"] {
+            assert!(body[text].as_str().is_some_and(|text| !text.is_empty()), "{text}: {body}");
+        }
+        let id = self.header("x-request-id");
+        assert!(!id.is_empty() && body["instance"].as_str().is_some_and(|instance| instance.ends_with(id)), "{body}");
+        body
+    }
+
+    /// The names of the body's members, sorted.
+    pub fn members(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.json().as_object().expect("an object").keys().cloned().collect();
+        names.sort();
+        names
     }
 }

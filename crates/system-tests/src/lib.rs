@@ -4,9 +4,13 @@
 //!
 //! - [`System`]: the process, on free ports and a data directory of its own
 //! - [`Client`], [`Answer`]: HTTP
+//! - [`raw`]: HTTP as bytes, as no client library would send it
+//! - [`books`]: whether everything adds up
 //! - [`wired`]: order and inventory service in this process, with scripted faults between them
 
+pub mod books;
 mod client;
+pub mod raw;
 pub mod system;
 pub mod wired;
 

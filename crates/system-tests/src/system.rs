@@ -97,6 +97,12 @@ impl System {
         };
         text.lines().filter(of_name).map(value).sum()
     }
+
+    /// A counter's sum over all label sets.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are small whole numbers")]
+    pub async fn count(&self, name: &str) -> u64 {
+        self.metric(name).await as u64
+    }
 }
 
 /// The binary of that name that was built with these tests.

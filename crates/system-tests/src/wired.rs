@@ -15,7 +15,7 @@ use inventory::{
     ledger::{self as asked, StockLedger},
     metrics::InventoryMetrics,
     reservations::{self, Reservations},
-    stock::{ReserveRequest, StockStore, memory::MemoryStock},
+    stock::{ReserveRequest, memory::MemoryStock},
 };
 use order::{
     assembly::{OrderService, Ports},

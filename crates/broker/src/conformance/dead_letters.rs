@@ -16,9 +16,9 @@ pub async fn requeued_past_the_limit_a_message_is_a_dead_letter(fixture: &dyn Fi
         assert_eq!((ids(&taken), taken[0].earlier_deliveries), (vec!["poison"], earlier_deliveries));
         consumer.settle(&all(&taken, Requeue)).await.expect("settled");
     }
-    bench.expect_nothing_else(&mut consumer).await;
     expect_dead_letter(&bench, "poison").await;
     bench.expect_depth(&bench.queue.name, 0).await;
+    bench.expect_nothing_else(&mut consumer).await;
 }
 
 /// Nobody rejects it: those who read it die.
@@ -35,17 +35,24 @@ pub async fn a_message_that_outlives_its_consumers_is_a_dead_letter(fixture: &dy
     expect_dead_letter(&bench, "poison").await;
 }
 
-/// At its first delivery.
+/// At its first delivery; who waits for dead letters is woken, and a restart keeps them.
 pub async fn a_rejected_message_is_a_dead_letter_at_once(fixture: &dyn Fixture) {
     let mut bench = Bench::new(fixture).await;
     bench.publish(&["bad", "good"]).await;
     let mut consumer = bench.consume(1).await;
     let taken = bench.take(&mut consumer, 1).await;
-    consumer.settle(&all(&taken, DeadLetter)).await.expect("settled");
+    let mut dead = bench.consume_dead_letters().await;
+    let rejected = all(&taken, DeadLetter);
+    let (delivery, settled) = bench.take_while(&mut dead, consumer.settle(&rejected)).await;
+    settled.expect("settled");
+    assert_eq!(delivery.message.id, "bad");
+    dead.settle(&[(delivery.tag, Requeue)]).await.expect("settled");
+    drop(dead);
     assert_eq!(ids(&bench.take(&mut consumer, 1).await), ["good"]);
     bench.expect_depth(&bench.queue.dead_letter_queue(), 1).await;
     bench.restart().await;
-    expect_dead_letter(&bench, "bad").await;
+    let taken = bench.take(&mut bench.consume_dead_letters().await, 1).await;
+    assert_eq!(ids(&taken), ["bad"]);
 }
 
 /// So that replaying them by hand can fail as often as it likes.

@@ -30,11 +30,9 @@ pub async fn next_waits_for_a_message(fixture: &dyn Fixture) {
     let bench = Bench::new(fixture).await;
     let mut consumer = bench.consume(1).await;
     for id in ["1", "2", "3"] {
-        // Polled in this order: the consumer waits when the message comes.
-        let message = [id];
-        let (taken, ()) = futures::join!(bench.take(&mut consumer, 1), bench.publish(&message));
-        assert_eq!(ids(&taken), [id]);
-        consumer.settle(&all(&taken, Settlement::Acknowledge)).await.expect("settled");
+        let (delivery, ()) = bench.take_while(&mut consumer, bench.publish(&[id])).await;
+        assert_eq!(delivery.message.id, id);
+        consumer.settle(&[(delivery.tag, Settlement::Acknowledge)]).await.expect("settled");
     }
 }
 

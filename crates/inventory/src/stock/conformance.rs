@@ -143,6 +143,7 @@ macro_rules! stock_conformance {
             a_hold_is_due_after_its_deadline_and_stays
             a_repeated_reserve_is_due_later
             what_is_due_comes_in_order_of_deadlines
+            what_is_due_comes_once
             what_is_due_comes_in_bounded_batches
             holds_of_items_that_are_not_open_are_not_due
             open_items_come_in_pages_by_name
@@ -272,12 +273,12 @@ impl Stage {
         self.store.confirm(id, stamp).await.expect("the store answers")
     }
 
-    /// Releases without a marker, as the reaper does.
+    /// Releases without a marker, as a surplus hold is.
     pub async fn release(&self, id: ReservationId, stamp: &Stamp) -> ReleaseReply {
         self.store.release(id, stamp, false).await.expect("the store answers")
     }
 
-    /// Releases with a marker, as a client's release does.
+    /// Releases with a marker, as a hold whose id is aborted.
     pub async fn release_marked(&self, id: ReservationId, stamp: &Stamp) -> ReleaseReply {
         self.store.release(id, stamp, true).await.expect("the store answers")
     }

@@ -5,10 +5,10 @@
 //! follows; so sharding would buy nothing, while one table makes hint and hold one step and needs no merging to answer
 //! what is due or which items are open.
 //!
-//! - [`table`]: all items, what finds the due ones among them, and the hints
+//! - `table`: all items, what finds the due ones among them, and the hints
 //! - [`item`]: one item and its changes
 //! - [`numbers`]: its five numbers, and when they add up
-//! - [`expiring`]: what is remembered for a while
+//! - `expiring`: what is remembered for a while
 
 mod expiring;
 pub mod item;

@@ -42,8 +42,8 @@ fn good() -> ReserveRequest {
     }
 }
 
-fn seconds(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
-    Some(prost_types::Duration { seconds, nanos })
+fn span(seconds: i64, nanos: i32) -> prost_types::Duration {
+    prost_types::Duration { seconds, nanos }
 }
 
 /// Names of the bad fields.
@@ -71,16 +71,16 @@ async fn a_bad_reserve_names_every_bad_field_and_changes_nothing() {
         (ReserveRequest { quantity: 0, ..good() }, &["quantity"]),
         (ReserveRequest { quantity: -1, ..good() }, &["quantity"]),
         (ReserveRequest { quantity: i64::MAX, ..good() }, &["quantity"]),
-        (ReserveRequest { ttl: seconds(0, 0), ..good() }, &["ttl"]),
-        (ReserveRequest { ttl: seconds(86_401, 0), ..good() }, &["ttl"]),
-        (ReserveRequest { ttl: seconds(1, 1), ..good() }, &["ttl"]),
+        (ReserveRequest { ttl: Some(span(0, 0)), ..good() }, &["ttl"]),
+        (ReserveRequest { ttl: Some(span(86_401, 0)), ..good() }, &["ttl"]),
+        (ReserveRequest { ttl: Some(span(1, 1)), ..good() }, &["ttl"]),
         (ReserveRequest { least_epoch: LEAST_EPOCH_MAX + 1, ..good() }, &["least_epoch"]),
         (
             ReserveRequest {
                 reservation_id: Some("x".into()),
                 item: " ".into(),
                 quantity: 0,
-                ttl: seconds(-1, 0),
+                ttl: Some(span(-1, 0)),
                 least_epoch: -1,
             },
             &["reservation_id", "item", "quantity", "ttl", "least_epoch"],

@@ -61,7 +61,11 @@ pub struct TestLedger {
     /// Calls that the test counts.
     pub opens: AtomicUsize,
     pub asked: AtomicUsize,
+    /// Happens while the next lease is granted.
+    meanwhile: Mutex<Option<Meanwhile>>,
 }
+
+type Meanwhile = Box<dyn FnOnce() + Send>;
 
 impl TestLedger {
     pub fn new(env: Env) -> Arc<Self> {
@@ -72,6 +76,7 @@ impl TestLedger {
             silent: AtomicBool::new(false),
             opens: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
+            meanwhile: Mutex::default(),
         })
     }
 
@@ -129,6 +134,10 @@ impl TestLedger {
         self.down.store(down, Ordering::SeqCst);
     }
 
+    pub fn while_granting(&self, happens: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock().expect("whole") = Some(Box::new(happens));
+    }
+
     pub fn set_silent(&self, silent: bool) {
         self.silent.store(silent, Ordering::SeqCst);
     }
@@ -141,6 +150,9 @@ impl StockLedger for TestLedger {
         self.answering().await?;
         // Long enough for a hundred requests to come together.
         self.env.sleep(Duration::from_millis(5)).await;
+        if let Some(happens) = self.meanwhile.lock().expect("whole").take() {
+            happens();
+        }
         let now = self.env.uptime();
         let mut tables = self.tables();
         let row = tables.leases.entry(item.clone()).or_insert(LeaseRow { epoch: Epoch::NONE, initial, opened: now });

@@ -1,10 +1,27 @@
 use contracts::{
     Reason,
-    values::{Epoch, ReservationId, Stamp},
+    values::{Epoch, Item, ReservationId, Stamp},
 };
-use inventory::stock::{DUE_BATCH_MAX, LoadReply, OPEN_ITEMS_BATCH_MAX, StockStore};
+use inventory::{
+    opener::OPEN_ATTEMPTS_MAX,
+    stock::{DUE_BATCH_MAX, LoadReply, OPEN_ITEMS_BATCH_MAX, StockStore},
+};
 
-use crate::world::{World, item};
+use crate::{
+    store::LoadFault,
+    world::{World, item},
+};
+
+impl World {
+    /// As another instance does.
+    async fn open_all(&self, items: &[Item]) {
+        for item in items {
+            let incarnation = self.memory.probe(item).await.expect("answers").incarnation;
+            let lease = self.ledger.lend(item, 100);
+            assert_eq!(self.memory.load(&lease, &incarnation).await.expect("answers"), LoadReply::Loaded);
+        }
+    }
+}
 
 #[tokio::test]
 async fn an_abandoned_hold_is_given_back_when_it_is_due_and_not_before() {
@@ -51,6 +68,7 @@ async fn a_surplus_hold_of_an_order_is_given_back() {
     world.pass_deadlines();
     assert_eq!(world.inventory.reaper().reap_once().await, Ok(1));
     assert_eq!(world.numbers(&item).await, (2, 70, 0, 30), "sold once");
+    world.inventory.reservations().reserve(&world.call(), &request).await.expect("no marker was left");
 }
 
 #[tokio::test]
@@ -126,16 +144,27 @@ async fn a_sweep_turns_every_page() {
     let world = World::new().await;
     let count = OPEN_ITEMS_BATCH_MAX + 3;
     let items: Vec<_> = (0..count).map(|n| item(&format!("item {n:04}"))).collect();
-    for item in &items {
-        let incarnation = world.memory.probe(item).await.expect("answers").incarnation;
-        let lease = world.ledger.lend(item, 100);
-        assert_eq!(world.memory.load(&lease, &incarnation).await.expect("answers"), LoadReply::Loaded);
-    }
+    world.open_all(&items).await;
     let last = items.last().expect("many");
     world.ledger.lend(last, 100);
     world.inventory.reaper().sweep_once().await.expect("swept");
     assert_eq!(world.numbers(last).await.0, 3);
     assert_eq!(world.ledger.opens(), world.store.loads().len() + waits(&world));
+}
+
+#[tokio::test]
+async fn an_item_that_does_not_open_does_not_keep_the_others_from_it() {
+    let world = World::new().await;
+    let count = OPEN_ITEMS_BATCH_MAX + 3;
+    let items: Vec<_> = (0..count).map(|n| item(&format!("item {n:04}"))).collect();
+    world.open_all(&items).await;
+    let (first, last) = (&items[0], &items[count - 1]);
+    world.ledger.restore(first, Epoch::NONE);
+    world.ledger.restore(last, Epoch::NONE);
+    world.store.fault_loads(&[LoadFault::Lost; OPEN_ATTEMPTS_MAX as usize]);
+    let swept = world.inventory.reaper().sweep_once().await;
+    assert_eq!(swept.map_err(|failure| failure.reason), Err(Reason::Unavailable));
+    assert_eq!((world.numbers(first).await.0, world.numbers(last).await.0), (1, 2));
 }
 
 fn waits(world: &World) -> usize {

@@ -1,7 +1,7 @@
 use contracts::{Reason, values::Item};
 use inventory::{
     ledger::Restock,
-    stock::{LoadReply, StockStore},
+    stock::{LoadReply, RESTOCKS_PER_LEASE_MAX, StockStore},
 };
 
 use crate::world::{World, item, quantity};
@@ -91,4 +91,19 @@ async fn a_restock_id_used_for_something_else_is_refused() {
     for other in [Restock { quantity: quantity(6), ..first.clone() }, Restock { item: item("w"), ..first.clone() }] {
         assert_eq!(world.count_in(&other).await, Err(Reason::RestockMismatch));
     }
+}
+
+#[tokio::test]
+async fn past_the_most_restocks_of_a_lease_a_newer_lease_counts_them() {
+    let world = World::with_stock(0).await;
+    let item = item("widget");
+    world.count_in(&world.restock(&item, 1)).await.expect("counted");
+    world.hold(&item, 1).await;
+    for _ in 0..RESTOCKS_PER_LEASE_MAX {
+        world.count_in(&world.restock(&item, 1)).await.expect("counted");
+    }
+    assert_eq!(world.counts(&item).await.expect("open").epoch.0, 1);
+    let most = i64::try_from(RESTOCKS_PER_LEASE_MAX).expect("small");
+    assert_eq!(world.count_in(&world.restock(&item, 1)).await, Ok(most + 2));
+    assert_eq!(world.numbers(&item).await, (2, most + 2, 0, 0));
 }

@@ -22,8 +22,6 @@ pub enum LoadFault {
     AnswerLost,
     /// It never arrives, and the sender hears nothing.
     Silent,
-    /// Another life of the store's data begins before it arrives.
-    Failover,
 }
 
 pub struct TestStore {
@@ -113,10 +111,6 @@ impl StockStore for TestStore {
                 Err(StockError("answer lost".into()))
             }
             Some(LoadFault::Silent) => std::future::pending().await,
-            Some(LoadFault::Failover) => {
-                self.inner.renew_incarnation();
-                self.up()?.load(lease, incarnation).await
-            }
         }
     }
 

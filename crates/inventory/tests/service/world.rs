@@ -1,6 +1,7 @@
 //! A service over the real memory store and the real in-process broker, with a ledger in the test's hands.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -8,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use broker::{Broker, Message, PublishOutcome, QueueSpec, in_process::InProcessBroker};
+use broker::{Broker, Message, PublishOutcome, in_process::InProcessBroker, queues};
 use contracts::{
-    event::{ORDER_CREATED, OrderCreated, QUEUE_LENGTH_MAX, QUEUE_REDELIVERIES_MAX},
+    event::{ORDER_CREATED, OrderCreated},
     values::{Epoch, Item, Quantity, ReservationId, Stamp, Timestamp, Ttl},
 };
 use futures::future::BoxFuture;
@@ -94,7 +95,7 @@ impl World {
         let ledger = TestLedger::new(env.clone());
         let folder = TempDir::new().expect("a folder");
         let broker = InProcessBroker::open(&folder.path().join("broker.db"), env.clone()).await.expect("opens");
-        broker.declare(&queue()).await.expect("declares");
+        broker.declare(&queues::order_created()).await.expect("declares");
         let metrics = InventoryMetrics::register(&mut Registry::default());
         let backend = Backend {
             env: env.clone(),
@@ -158,7 +159,7 @@ impl World {
     }
 
     pub async fn publish(&self, id: &str, body: Vec<u8>) {
-        let message = Message { id: id.into(), routing_key: ORDER_CREATED.into(), body, headers: Default::default() };
+        let message = Message { id: id.into(), routing_key: ORDER_CREATED.into(), body, headers: BTreeMap::new() };
         let outcomes = self.broker.publish(&[message]).await.expect("publishes");
         assert_eq!(outcomes, [PublishOutcome::Confirmed]);
     }
@@ -172,7 +173,7 @@ impl World {
     /// Events that wait or are in hand, and dead letters.
     pub async fn depths(&self) -> (u64, u64) {
         let depth = async |name: &str| self.broker.depth(name).await.expect("answers");
-        (depth(ORDER_CREATED).await, depth(&queue().dead_letter_queue()).await)
+        (depth(ORDER_CREATED).await, depth(&queues::order_created().dead_letter_queue()).await)
     }
 
     /// Runs background work until the guard is dropped or stopped.
@@ -215,10 +216,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
     }
-}
-
-pub fn queue() -> QueueSpec {
-    QueueSpec { name: ORDER_CREATED.into(), length_max: QUEUE_LENGTH_MAX, redeliveries_max: QUEUE_REDELIVERIES_MAX }
 }
 
 pub fn item(name: &str) -> Item {

@@ -56,6 +56,11 @@ impl Bench {
     pub async fn fresh<F: LedgerFixture>() -> Self {
         let clock = Arc::new(ManualEnvironment::default());
         let fixture = F::fresh(clock.clone()).await;
+        Self::over(fixture, clock)
+    }
+
+    /// Takes one that is there, in this environment.
+    pub fn over(fixture: impl LedgerFixture, clock: Arc<ManualEnvironment>) -> Self {
         Self { ledger: fixture.ledger(), clock, fixture: Box::new(fixture) }
     }
 
@@ -198,6 +203,7 @@ macro_rules! ledger_conformance {
                 a_batch_has_as_many_items_and_verdicts_as_it_likes
                 batches_have_bounds
                 bad_data_of_one_order_stops_no_other
+                a_spoilt_row_stops_no_other
                 texts_come_back_as_they_were
                 quantities_below_one_are_refused_by_the_store_itself;
             leasing:

@@ -21,6 +21,7 @@ use std::{
 
 use async_trait::async_trait;
 use contracts::values::{Epoch, IdempotencyKey, Item, Quantity, ReservationId, Timestamp};
+use serde_json::Value;
 use service::environment::Env;
 use sqlx::{
     Connection, Sqlite, SqlitePool, Transaction,
@@ -104,7 +105,8 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 
 /// Makes the file's directory, durably.
 fn make_directory(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|a| !a.as_os_str().is_empty() && !a.exists()).collect();
+    let missing: Vec<&Path> =
+        path.ancestors().skip(1).take_while(|a| !a.as_os_str().is_empty() && !a.exists()).collect();
     for directory in missing.into_iter().rev() {
         match fs::DirBuilder::new().mode(0o700).create(directory) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
@@ -137,7 +139,7 @@ fn bounded(rows: usize, rows_max: usize) -> Result<(), LedgerError> {
 
 /// Texts as a JSON array, for `json_each`.
 fn json_texts<T: ToString>(texts: impl IntoIterator<Item = T>) -> String {
-    serde_json::Value::from_iter(texts.into_iter().map(|t| t.to_string())).to_string()
+    texts.into_iter().map(|t| t.to_string()).collect::<Value>().to_string()
 }
 
 fn corrupt(what: &str, why: &dyn std::fmt::Display) -> LedgerError {

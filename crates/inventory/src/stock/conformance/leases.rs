@@ -1,5 +1,7 @@
 //! Loads, epochs and restocks.
 
+use std::time::Duration;
+
 use contracts::values::{Epoch, Lease};
 
 use super::{Stage, StockFixture, id};
@@ -75,12 +77,14 @@ pub async fn a_load_forgets_the_lease_before(fixture: &dyn StockFixture) {
 
     assert_eq!(stage.load(6, 105, 2).await, LoadReply::Loaded);
     assert_eq!(stage.numbers().await, (105, 103, 0, 2, 0));
-    fixture.advance(std::time::Duration::from_millis(1_100)).await;
-    assert_eq!(stage.due().await, [], "its holds are no longer due");
+    fixture.advance(Duration::from_millis(10)).await;
+    stage.send(&stage.short_request(id(4), 1)).await;
+    fixture.advance(Duration::from_millis(1_100)).await;
+    assert_eq!(stage.due().await, [id(4)], "its holds are no longer due, and those of the next lease are due once");
     assert_eq!(stage.hold(id(1)).await, None);
-    assert_eq!(stage.held(id(2), 9).await, stage.stamp(6, 1), "no confirmed marker is left");
-    assert_eq!(stage.held(id(3), 1).await, stage.stamp(6, 2), "no release marker is left");
-    assert_eq!(stage.restock(1, 5, 6).await, RestockReply::Counted { available: 98 }, "no restock's id is left");
+    assert_eq!(stage.held(id(2), 9).await, stage.stamp(6, 2), "no confirmed marker is left");
+    assert_eq!(stage.held(id(3), 1).await, stage.stamp(6, 3), "no release marker is left");
+    assert_eq!(stage.restock(1, 5, 6).await, RestockReply::Counted { available: 97 }, "no restock's id is left");
 }
 
 /// Leases of one item say nothing about another.

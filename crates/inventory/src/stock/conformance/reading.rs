@@ -52,6 +52,19 @@ pub async fn what_is_due_comes_in_order_of_deadlines(fixture: &dyn StockFixture)
     assert_eq!(widget.due().await, turns.map(|(_, number)| id(number)));
 }
 
+/// Holds that came and went leave no trace in what is due.
+pub async fn what_is_due_comes_once(fixture: &dyn StockFixture) {
+    let stage = Stage::open(fixture, 10, 0).await;
+    for number in [1, 2] {
+        let stamp = stamp_of(stage.send(&stage.short_request(id(number), 1)).await);
+        stage.send(&stage.short_request(id(3), 1)).await;
+        fixture.advance(Duration::from_millis(10)).await;
+        assert_eq!(stage.release(id(number), &stamp).await, ReleaseReply::Released);
+    }
+    fixture.advance(PAST_TTL).await;
+    assert_eq!(stage.due().await, [id(3)]);
+}
+
 /// As many as a batch has, the longest overdue; the others once those are settled.
 pub async fn what_is_due_comes_in_bounded_batches(fixture: &dyn StockFixture) {
     let widget = Stage::open(fixture, 1_000, 0).await;

@@ -112,7 +112,7 @@ pub async fn a_confirm_after_release_sells_nothing(fixture: &dyn StockFixture) {
     assert_eq!(stage.numbers().await, (10, 10, 0, 0, 0));
 }
 
-/// The reaper's release leaves the id free; a client's does not.
+/// An id that is aborted is not held again while its marker lasts; one whose hold was surplus may be.
 pub async fn only_a_marked_release_refuses_the_id_afterwards(fixture: &dyn StockFixture) {
     let stage = Stage::open(fixture, 10, 0).await;
     let stamp = stage.held(id(1), 3).await;
@@ -132,8 +132,11 @@ pub async fn a_marker_never_hides_a_hold(fixture: &dyn StockFixture) {
         assert_eq!(stage.release_marked(id(1), &stage.stamp(epoch, 0)).await, ReleaseReply::Absent, "{epoch}");
         assert_eq!(stage.release(id(1), &stage.stamp(epoch, 0)).await, ReleaseReply::Absent, "{epoch}");
     }
+    assert_eq!(stage.release_marked(id(1), &stage.stamp(5, stamp.number + 1)).await, ReleaseReply::Absent);
     assert_eq!(stage.numbers().await, (10, 7, 3, 0, 1));
     assert_eq!(stage.held(id(1), 3).await, stamp);
+    assert_eq!(stage.release(id(1), &stamp).await, ReleaseReply::Released);
+    assert_eq!(stage.held(id(1), 3).await.number, stamp.number + 1, "no marker was left beside it either");
 }
 
 /// A marker is its item's and its lease's.

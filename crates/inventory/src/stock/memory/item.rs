@@ -128,7 +128,6 @@ impl ItemState {
         self.last_number = number;
         self.holds.insert(id, held);
         self.due.insert((deadline, id));
-        self.confirmed.remove(id);
         self.released.remove(id);
         self.held_reply(held)
     }
@@ -160,7 +159,8 @@ impl ItemState {
             return ReleaseReply::Superseded;
         }
         let reply = match self.holds.get(&id).copied() {
-            Some(held) if names_a_hold && held.number == stamp.number => {
+            // Numbers start at 1: a stamp that names no hold is none's.
+            Some(held) if held.number == stamp.number => {
                 let Some(numbers) = self.numbers.released(held.quantity.get()) else {
                     return ReleaseReply::NotOpen;
                 };

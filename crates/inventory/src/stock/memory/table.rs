@@ -80,7 +80,7 @@ impl Table {
                 return (ReserveReply::Mismatch, None);
             }
             let reply = state.reserve(request, now);
-            // None for what was refused and for what is confirmed already: only a hold has a hint.
+            // No deadline for what was refused and for what is confirmed already: only a hold has a hint.
             (reply, state.holds.get(&request.id).map(|held| held.deadline))
         });
         let (reply, deadline) = done.unwrap_or((ReserveReply::NotOpen, None));

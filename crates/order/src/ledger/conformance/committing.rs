@@ -3,15 +3,10 @@
 use contracts::values::Epoch;
 
 use super::{Bench, FINGERPRINT, idempotency_key, item, units};
-use crate::ledger::{COMMIT_BATCH_MAX, CommitOutcome, KeyedOrder, NewOrder, Order, Verdict};
+use crate::ledger::{COMMIT_BATCH_MAX, CommitOutcome, KeyedOrder, LedgerError, NewOrder, Order, Verdict};
 
 fn made(order: &NewOrder) -> Order {
-    Order {
-        id: order.id,
-        item: order.stamp.item.clone(),
-        quantity: order.quantity,
-        created_at: order.created_at,
-    }
+    Order { id: order.id, item: order.stamp.item.clone(), quantity: order.quantity, created_at: order.created_at }
 }
 
 fn keyed(order: &NewOrder) -> KeyedOrder {
@@ -240,6 +235,19 @@ pub async fn bad_data_of_one_order_stops_no_other(bench: &Bench) {
     assert_eq!((one, two), (&made(&first), &made(&last)));
     assert_eq!(bench.ledger.order(bad.id).await.expect("answers"), None);
     assert_eq!(bench.ledger.outbox_backlog().await.expect("answers").events, 2);
+}
+
+/// Nor does a row that someone edited by hand, whose order alone cannot be answered.
+pub async fn a_spoilt_row_stops_no_other(bench: &Bench) {
+    let lease = bench.lease(&item("widget"), 10).await;
+    let (spoilt, fresh) = (bench.keyed_order(&lease, "k"), bench.order(&lease));
+    bench.sell(&spoilt).await;
+    let Some(done) = bench.sql("UPDATE order_verdicts SET item = ' outer spaces '").await else { return };
+    assert_eq!(done, Ok(()));
+    let outcomes = bench.ledger.commit(&[spoilt.clone(), fresh.clone()]).await.expect("answers");
+    let [Err(LedgerError::Corrupt(_)), Ok(CommitOutcome::Created(_))] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert!(matches!(bench.ledger.order(spoilt.id).await, Err(LedgerError::Corrupt(_))));
+    assert!(matches!(bench.ledger.order_by_key(&idempotency_key("k")).await, Err(LedgerError::Corrupt(_))));
 }
 
 /// Quotes, backslashes, characters of every length.

@@ -37,12 +37,7 @@ fn places(orders: &[Order]) -> Vec<(Timestamp, ReservationId)> {
 pub async fn orders_are_found_by_id_and_key(bench: &Bench) {
     let order = bench.keyed_order(&bench.lease(&item("widget"), 10).await, "k");
     bench.sell(&order).await;
-    let made = Order {
-        id: order.id,
-        item: item("widget"),
-        quantity: order.quantity,
-        created_at: order.created_at,
-    };
+    let made = Order { id: order.id, item: item("widget"), quantity: order.quantity, created_at: order.created_at };
     assert_eq!(bench.ledger.order(order.id).await.expect("answers"), Some(made.clone()));
     let keyed = bench.ledger.order_by_key(&idempotency_key("k")).await.expect("answers");
     assert_eq!(keyed, Some(KeyedOrder { order: made, fingerprint: FINGERPRINT }));

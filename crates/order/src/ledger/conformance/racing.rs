@@ -8,7 +8,6 @@ use std::{
 
 use contracts::values::{Epoch, Lease, ReservationId, Stamp};
 use futures::FutureExt;
-use service::environment::Environment;
 
 use super::{Bench, environment::side_by_side, item, units};
 use crate::ledger::{
@@ -147,11 +146,13 @@ async fn sell_from(ledger: Arc<dyn Ledger>, store: Arc<Mutex<Store>>, orders: Ve
 pub async fn every_lease_has_counted_exactly_the_orders_before_it(bench: &Bench) {
     let lease = bench.lease(&item("widget"), 60).await;
     let store = Arc::new(Mutex::new(Store { free: lease.received, lease: lease.clone(), number: 0 }));
-    let sellers: Vec<_> = (0..6).map(|seller| {
-        let quantity = units(1 + seller % 3);
-        let orders = (0..25).map(|_| NewOrder { quantity, ..bench.order(&lease) }).collect();
-        sell_from(bench.ledger.clone(), store.clone(), orders).map(|created| (created, Vec::new())).boxed()
-    }).collect();
+    let sellers: Vec<_> = (0..6)
+        .map(|seller| {
+            let quantity = units(1 + seller % 3);
+            let orders = (0..25).map(|_| NewOrder { quantity, ..bench.order(&lease) }).collect();
+            sell_from(bench.ledger.clone(), store.clone(), orders).map(|created| (created, Vec::new())).boxed()
+        })
+        .collect();
     let (ledger, clock) = (bench.ledger.clone(), bench.clock.clone());
     let opener = async move {
         let mut leases = vec![lease];

@@ -38,12 +38,8 @@ pub async fn an_order_s_event_is_read_back(bench: &Bench) {
     let batch = take(bench, 10).await;
     let event = &batch.events()[0];
     assert_eq!((event.order_id, event.traceparent.as_str()), (order.id, traceparent));
-    let expected = OrderCreated {
-        id: order.id,
-        stamp: order.stamp,
-        quantity: order.quantity,
-        created_at: order.created_at,
-    };
+    let expected =
+        OrderCreated { id: order.id, stamp: order.stamp, quantity: order.quantity, created_at: order.created_at };
     assert_eq!(OrderCreated::from_json(&event.payload), Ok(expected));
     assert_eq!(batch.events()[1].traceparent, "");
 }

@@ -46,9 +46,9 @@ enum Standing {
 /// SQLite's primary result codes for "this value does not fit": too big, constraint, mismatch.
 const DATA_ERRORS: [i32; 3] = [18, 19, 20];
 
-/// Whether the data of an order is to blame, so that the others may go through without it.
+/// Whether one order, or what stands under its id or key, is to blame, so that the others may go through without it.
 fn blames_data(error: &LedgerError) -> bool {
-    let LedgerError::Store(source) = error else { return false };
+    let LedgerError::Store(source) = error else { return true };
     let Some(sqlx::Error::Database(database)) = source.downcast_ref() else { return false };
     let code: Option<i32> = database.code().and_then(|code| code.parse().ok());
     code.is_some_and(|extended| DATA_ERRORS.contains(&(extended & 0xff)))
@@ -102,11 +102,10 @@ impl SqliteLedger {
         let new: Vec<&NewOrder> = orders.iter().zip(&created).filter_map(|(o, created)| created.then_some(o)).collect();
         insert_events(&mut transaction, &new, self.env.now()).await?;
 
-        let rest: Vec<&NewOrder> = orders.iter().zip(&created).filter_map(|(o, created)| (!created).then_some(o)).collect();
+        let rest: Vec<&NewOrder> =
+            orders.iter().zip(&created).filter_map(|(o, created)| (!created).then_some(o)).collect();
         let by_id = read_by_ids(&mut transaction, &rest).await?;
         let by_key = read_by_keys(&mut transaction, &rest).await?;
-        transaction.commit().await?;
-
         let judge = |(order, created): (&NewOrder, &bool)| {
             if *created {
                 return Ok(CommitOutcome::Created(as_made(order)));
@@ -127,17 +126,14 @@ impl SqliteLedger {
             }
             Err(corrupt("order", &format_args!("{} was neither inserted nor found", order.id)))
         };
-        orders.iter().zip(&created).map(judge).collect()
+        let outcomes = orders.iter().zip(&created).map(judge).collect::<Result<_, _>>()?;
+        transaction.commit().await?;
+        Ok(outcomes)
     }
 }
 
 fn as_made(order: &NewOrder) -> Order {
-    Order {
-        id: order.id,
-        item: order.stamp.item.clone(),
-        quantity: order.quantity,
-        created_at: order.created_at,
-    }
+    Order { id: order.id, item: order.stamp.item.clone(), quantity: order.quantity, created_at: order.created_at }
 }
 
 fn has_content(there: &Order, order: &NewOrder) -> bool {
@@ -174,7 +170,7 @@ async fn insert_orders(
             "created_at": order.created_at.0,
         })
     };
-    let rows = Value::from_iter(admitted.iter().map(|index| row(&orders[*index]))).to_string();
+    let rows = admitted.iter().map(|index| row(&orders[*index])).collect::<Value>().to_string();
     let inserted: Vec<(String, Option<String>)> =
         sqlx::query_as(INSERT_ORDERS).bind(rows).fetch_all(connection).await?;
     // Of several with the same id and key, the first is the one inserted: what stops it stops the others.
@@ -184,10 +180,7 @@ async fn insert_orders(
         let key = order.key.as_ref().map(|(key, _)| key.as_str().to_owned());
         first.entry((order.id.to_string(), key)).or_insert(*index);
     }
-    inserted
-        .into_iter()
-        .map(|row| first.get(&row).copied().ok_or_else(|| corrupt("inserted order", &row.0)))
-        .collect()
+    inserted.into_iter().map(|row| first.get(&row).copied().ok_or_else(|| corrupt("inserted order", &row.0))).collect()
 }
 
 async fn insert_events(
@@ -213,7 +206,7 @@ async fn insert_events(
             "traceparent": order.traceparent,
         })
     };
-    let rows = Value::from_iter(orders.iter().map(row)).to_string();
+    let rows = orders.iter().map(row).collect::<Value>().to_string();
     let done = sqlx::query(INSERT_EVENTS).bind(rows).bind(now.0).execute(connection).await?;
     assert_eq!(done.rows_affected(), orders.len() as u64, "an order is committed with its event or not at all");
     Ok(())

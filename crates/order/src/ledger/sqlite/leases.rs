@@ -4,9 +4,7 @@ use contracts::values::{Epoch, Item, Lease};
 use sqlx::SqliteExecutor;
 
 use super::{SqliteLedger, bounded, corrupt, json_texts};
-use crate::ledger::{
-    ItemStock, LEASE_GRACE_MS, LedgerError, OpenOutcome, QUERY_BATCH_MAX, Restock, RestockOutcome,
-};
+use crate::ledger::{ItemStock, LEASE_GRACE_MS, LedgerError, OpenOutcome, QUERY_BATCH_MAX, Restock, RestockOutcome};
 
 /// Answers no row when the newest lease is to be left alone. An age below zero is a clock that jumped back: such a lease
 /// counts as old, or nobody would get one until the clock is there again.
@@ -37,11 +35,7 @@ const INSERT_RESTOCK: &str = "
 
 const RESTOCK: &str = "SELECT item, quantity, epoch FROM restocks WHERE id = $1";
 
-async fn count(
-    executor: impl SqliteExecutor<'_>,
-    items: &[Item],
-    initial: i64,
-) -> Result<Vec<ItemStock>, LedgerError> {
+async fn count(executor: impl SqliteExecutor<'_>, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, LedgerError> {
     let rows: Vec<(i64, i64, i64)> =
         sqlx::query_as(COUNT).bind(json_texts(items)).bind(initial).fetch_all(executor).await?;
     Ok(rows.into_iter().map(|(epoch, received, sold)| ItemStock { epoch: Epoch(epoch), received, sold }).collect())

@@ -29,8 +29,7 @@ const RAISE_SETTLED: &str = "
 
 const DELETE: &str = "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each($1))";
 
-const BACKLOG: &str =
-    "SELECT (SELECT count(*) FROM outbox), (SELECT created_at FROM outbox ORDER BY seq LIMIT 1)";
+const BACKLOG: &str = "SELECT (SELECT count(*) FROM outbox), (SELECT created_at FROM outbox ORDER BY seq LIMIT 1)";
 
 /// Which events relays of this process have in hand.
 #[derive(Default)]
@@ -46,7 +45,7 @@ fn lock(seqs: &Mutex<BTreeSet<i64>>) -> MutexGuard<'_, BTreeSet<i64>> {
 }
 
 fn json_numbers(numbers: impl IntoIterator<Item = i64>) -> String {
-    Value::from_iter(numbers).to_string()
+    numbers.into_iter().collect::<Value>().to_string()
 }
 
 #[derive(sqlx::FromRow)]

@@ -1,0 +1,45 @@
+//! Whether statements find their rows by an index, and never by reading a whole table that only grows.
+
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, Row};
+use tempfile::TempDir;
+
+use super::{SqliteLedger, commit, leases, reads, verdicts};
+use crate::ledger::conformance::environment::ManualEnvironment;
+
+/// The steps of a statement's plan, as SQLite describes them.
+async fn plan(statement: &str) -> Vec<String> {
+    let directory = TempDir::new().expect("a temporary directory");
+    let env = Arc::new(ManualEnvironment::default());
+    let ledger = SqliteLedger::open(&directory.path().join("ledger.db"), env).await.expect("opens");
+    let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+    let rows = sqlx::query(explain).fetch_all(&ledger.writer).await.expect("a statement that SQLite knows");
+    ledger.close().await;
+    rows.iter().map(|row| row.get("detail")).collect()
+}
+
+#[tokio::test]
+async fn statements_find_their_rows_by_an_index() {
+    for (statement, index) in [
+        (reads::PAGE, "orders_by_time"),
+        (reads::PAGE_OF_ITEM, "orders_by_item"),
+        (commit::BY_KEY, "order_keys"),
+        (commit::BY_ID, "sqlite_autoindex_order_verdicts_1"),
+        (commit::EPOCHS, "PRIMARY KEY"),
+        (verdicts::STAMPS, "sqlite_autoindex_order_verdicts_1"),
+        (verdicts::PRUNE, "tombstones (item=? AND epoch<?)"),
+        (leases::COUNT, "COVERING INDEX outbox_by_item (item=?)"),
+        (leases::COUNT, "COVERING INDEX restocks_by_item (item=?)"),
+    ] {
+        let plan = plan(statement).await;
+        assert!(plan.iter().any(|step| step.starts_with("SEARCH") && step.contains(index)), "{statement}: {plan:?}");
+        // `l` is the table of leases: one row for each item, and pruning looks at every item.
+        let scan = |step: &&String| step.starts_with("SCAN") && !step.contains("VIRTUAL TABLE") && **step != "SCAN l";
+        assert_eq!(plan.iter().find(scan), None, "{statement}");
+        assert!(
+            !plan.iter().any(|step| step.contains("ORDER BY") && statement.contains("LIMIT")),
+            "{statement}: {plan:?}"
+        );
+    }
+}

@@ -5,8 +5,7 @@ use contracts::values::{IdempotencyKey, ReservationId};
 use super::{OrderRow, SqliteLedger, commit, json_texts};
 use crate::ledger::{KeyedOrder, LedgerError, ListQuery, Order};
 
-const ORDER: &str =
-    "SELECT id, item, quantity, created_at FROM order_verdicts WHERE id = $1 AND state = 'confirmed'";
+const ORDER: &str = "SELECT id, item, quantity, created_at FROM order_verdicts WHERE id = $1 AND state = 'confirmed'";
 
 pub(super) const PAGE: &str = "
     SELECT id, item, quantity, created_at FROM order_verdicts

@@ -69,7 +69,9 @@ impl SqliteLedger {
         let ids = json_texts(queries.iter().map(|query| query.id));
         let holds: Vec<Value> = queries
             .iter()
-            .filter_map(|query| Some(json!({ "id": query.id.to_string(), "item": query.stamp.as_ref()?.item.as_str() })))
+            .filter_map(|query| {
+                Some(json!({ "id": query.id.to_string(), "item": query.stamp.as_ref()?.item.as_str() }))
+            })
             .collect();
         let rows: Vec<StampRow> = if holds.is_empty() {
             sqlx::query_as(STAMPS).bind(ids).fetch_all(&self.readers).await?

@@ -1,0 +1,27 @@
+//! The service as a process of its own.
+
+use std::process::Command;
+
+fn run(settings: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_inventory-service"));
+    let output = command.env_clear().envs(settings.iter().copied()).output().expect("it starts");
+    (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+}
+
+#[test]
+fn what_is_missing_is_listed_at_once() {
+    let (code, text) = run(&[("DEFAULT_STOCK", "-1")]);
+    assert_eq!(code, Some(78));
+    let names: Vec<&str> = text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name).collect();
+    assert_eq!(names, ["DEFAULT_STOCK", "ORDER_URL", "REDIS_URL", "BROKER_URL"], "{text}");
+}
+
+#[test]
+fn servers_without_an_adapter_are_refused_in_clear_words() {
+    let settings = [("ORDER_URL", "http://127.0.0.1:50051"), ("REDIS_HOST", "localhost"), ("BROKER_URL", "amqp://b")];
+    let (code, text) = run(&settings);
+    assert_eq!(code, Some(78));
+    assert!(text.contains("REDIS_HOST: this version has no Redis adapter"), "{text}");
+    assert!(text.contains("BROKER_URL: this version has no RabbitMQ adapter"), "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
+}
