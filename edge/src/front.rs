@@ -72,7 +72,7 @@ async fn answer(edge: &Shared, mut request: Request, next: Next, route: Option<&
     // Whether the process lives is told even when it is full.
     let permit = match route {
         Some(HEALTHZ | READYZ) => None,
-        Some("never") => None, _ => match edge.in_flight.try_acquire() {
+        _ => match edge.in_flight.try_acquire() {
             Ok(permit) => Some(permit),
             Err(_) => return Problem::of(Reason::Overloaded).into_response(),
         },

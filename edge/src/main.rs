@@ -69,6 +69,7 @@ async fn run(settings: EdgeSettings) -> Result<ExitCode, Error> {
         move || lifecycle.is_ready()
     });
     let mut registry = Registry::default();
+    admin::process::register(&mut registry, &*env);
     let metrics = HttpMetrics::register(&mut registry);
     let health = edge::health_check(Arc::clone(&env), orders.clone(), inventory.clone(), Arc::clone(&ready));
 

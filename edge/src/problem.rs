@@ -92,17 +92,20 @@ impl Problem {
     /// The body, for the request of this id.
     pub fn body(&self, request_id: &Token) -> Value {
         let reason = self.reason();
-        // The members of RFC 9457 come last: no other member can shadow them.
-        let mut body = self.members.clone();
-        if !self.errors.is_empty() {
-            body.insert("errors".into(), self.errors.to_json());
-        }
+        let mut body = Map::new();
         body.insert("type".into(), format!("/problems/{}", reason.name()).into());
         body.insert("title".into(), reason.title().into());
         body.insert("status".into(), reason.http_status().into());
         body.insert("detail".into(), self.failure.detail.clone().into());
         body.insert("instance".into(), instance(request_id).into());
         body.insert("reason".into(), reason.name().into());
+        if !self.errors.is_empty() {
+            body.insert("errors".into(), self.errors.to_json());
+        }
+        // Last, and without shadowing those of RFC 9457.
+        for (name, value) in &self.members {
+            body.entry(name).or_insert_with(|| value.clone());
+        }
         body.into()
     }
 

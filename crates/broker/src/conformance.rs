@@ -68,6 +68,7 @@ macro_rules! broker_conformance {
             prefetch_bounds_what_is_unsettled
             two_consumers_share_without_duplicates
             a_cancelled_next_loses_nothing
+            many_at_once_have_no_message_twice_and_lose_none
             acknowledged_messages_are_gone
             a_dropped_consumer_gives_back_what_it_did_not_settle
             a_restart_brings_back_what_was_not_acknowledged

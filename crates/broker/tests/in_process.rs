@@ -198,3 +198,56 @@ async fn a_take_that_outlives_its_consumer_gives_back() {
     let mut consumer = broker.consume("q", 10).await.expect("consuming");
     assert_eq!(ids(&next(&fixture.env, &mut consumer, 1).await), ["1"]);
 }
+
+#[tokio::test]
+async fn what_a_cancelled_next_left_over_comes_as_it_is_asked_for() {
+    let (fixture, broker) = start(&queue(10, 5)).await;
+    publish(&broker, &["1", "2", "3", "4"]).await;
+    let mut consumer = broker.consume("q", 10).await.expect("consuming");
+    assert!(consumer.next(3).now_or_never().is_none(), "under way");
+    assert_eq!(ids(&next(&fixture.env, &mut consumer, 1).await), ["1"]);
+    assert_eq!(ids(&next(&fixture.env, &mut consumer, 10).await), ["2", "3"]);
+    assert_eq!(ids(&next(&fixture.env, &mut consumer, 10).await), ["4"]);
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_that_nobody_asked_for_or_without_room_are_logged_once() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let lines = |text: &str| {
+        let log = String::from_utf8(log.0.lock().expect("not poisoned").clone()).expect("UTF-8");
+        log.lines().filter(|line| line.contains(text)).count()
+    };
+    let (fixture, broker) = start(&queue(2, 0)).await;
+    let mut consumer = broker.consume("q", 10).await.expect("consuming");
+    publish(&broker, &["1", "2"]).await;
+    let taken = next(&fixture.env, &mut consumer, 10).await;
+    consumer.settle(&[(taken[0].tag, DeadLetter), (taken[1].tag, Requeue)]).await.expect("settled");
+    assert_eq!((lines("redeliveries are used up"), lines("message_id=\"2\"")), (1, 1));
+    assert_eq!(lines("is full"), 0);
+
+    publish(&broker, &["3", "4"]).await;
+    let taken = next(&fixture.env, &mut consumer, 1).await;
+    consumer.settle(&[(taken[0].tag, DeadLetter)]).await.expect("settled");
+    assert_eq!(lines("the dead-letter queue is full"), 1);
+    let taken = next(&fixture.env, &mut consumer, 1).await;
+    consumer.settle(&[(taken[0].tag, Acknowledge)]).await.expect("settled");
+    publish(&broker, &["5"]).await;
+    assert_eq!(ids(&next(&fixture.env, &mut consumer, 1).await), ["5"]);
+    assert_eq!((lines("is full"), lines("WARN")), (1, 2));
+}

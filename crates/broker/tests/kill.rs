@@ -14,9 +14,11 @@ use service::environment::{Env, RealEnvironment};
 use tokio_util::task::TaskTracker;
 
 const FILE: &str = "BROKER_KILL_FILE";
-const LIVES: usize = 3;
-/// The child is killed when it has said this much.
+const LIVES: usize = 4;
+/// The child is killed when it has said this much, and in each life this much more: after confirms, amid
+/// acknowledgements, and so on.
 const LINES_BEFORE_KILL: usize = 200;
+const LINES_MORE: usize = 15;
 const BATCH: usize = 20;
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -70,7 +72,8 @@ async fn killed_at_any_moment_it_keeps_what_it_confirmed_and_forgets_what_was_ac
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("broker.db");
     let (mut confirmed, mut acknowledging, mut acknowledged) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for _ in 0..LIVES {
+    for life in 1..=LIVES {
+        let enough = LINES_BEFORE_KILL + LINES_MORE * life;
         let mut child = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "publishes_and_acknowledges_until_killed", "--ignored", "--nocapture"])
             .env(FILE, &file)
@@ -87,12 +90,12 @@ async fn killed_at_any_moment_it_keeps_what_it_confirmed_and_forgets_what_was_ac
                 Some(_) | None => continue,
             };
             said += 1;
-            if said == LINES_BEFORE_KILL {
+            if said == enough {
                 // What it says until it is dead counts, too.
                 child.kill().expect("killed");
             }
         }
-        assert!(said >= LINES_BEFORE_KILL, "it died by itself after {said} lines");
+        assert!(said >= enough, "it died by itself after {said} lines");
         child.wait().expect("dead");
     }
 

@@ -300,13 +300,13 @@ impl Timestamp {
     }
 }
 
-/// RFC 3339 in UTC, as in `2026-11-22T10:00:00.123456Z`.
+/// RFC 3339 in UTC, always to the microsecond, as in `2026-11-22T10:00:00.120000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)
-            .ok()
-            .and_then(|t| t.format(&Rfc3339).ok());
-        f.write_str(&text.ok_or(fmt::Error)?)
+        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).map_err(|_| fmt::Error)?;
+        let (year, month, day) = time.to_calendar_date();
+        let (hour, minute, second, micros) = time.to_hms_micro();
+        write!(f, "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z", u8::from(month))
     }
 }
 
@@ -375,6 +375,7 @@ mod tests {
             assert_eq!(t.to_string().parse(), Ok(t));
             assert_eq!(Timestamp::from_proto(&t.to_proto()), t);
         }
+        assert_eq!(Timestamp(1_795_000_000_120_000).to_string(), "2026-11-18T11:06:40.120000Z");
     }
 
     #[test]

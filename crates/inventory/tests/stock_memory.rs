@@ -7,13 +7,17 @@ use std::{
 };
 
 use async_trait::async_trait;
-use contracts::values::{Epoch, Item, Ttl};
+use contracts::values::{Epoch, Item};
 use inventory::stock::{
     CONFIRMED_MARKER_SECONDS, ConfirmReply, LoadReply, RELEASE_MARKER_SECONDS, RESTOCKS_PER_LEASE_MAX, ReleaseReply,
     ReserveReply, ReserveRequest, RestockReply, StockReply, StockStore,
-    conformance::{Edit, Stage, StockFixture, id, manual::ManualEnvironment, stamp_of},
+    conformance::{Edit, Stage, StockFixture, id, stamp_of},
     memory::{MARKERS_PER_ITEM_MAX, MemoryStock},
 };
+use service::manual::ManualEnvironment;
+
+/// In microseconds.
+const SECOND: i64 = 1_000_000;
 
 struct MemoryFixture {
     env: Arc<ManualEnvironment>,
@@ -80,9 +84,9 @@ async fn a_clock_that_jumps_changes_only_when_holds_are_due() {
     let stage = Stage::open(&fixture, 10, 0).await;
     let stamp = stamp_of(stage.send(&stage.short_request(id(1), 1)).await);
     let before = stage.counts().await;
-    fixture.env.jump_seconds(3_600);
+    fixture.env.jump(3_600 * SECOND);
     assert_eq!(stage.due().await, [id(1)]);
-    fixture.env.jump_seconds(-7_200);
+    fixture.env.jump(-7_200 * SECOND);
     assert_eq!(stage.due().await, []);
     assert_eq!(stage.counts().await, before);
     assert_eq!(stage.send(&stage.short_request(id(1), 1)).await, stage.reserve(id(1), 1).await, "no deadline is cut");
@@ -94,9 +98,9 @@ async fn a_marker_that_comes_alive_again_hides_no_hold() {
     let fixture = MemoryFixture::new();
     let stage = Stage::open(&fixture, 10, 0).await;
     assert_eq!(stage.release_marked(id(1), &stage.stamp(0, 0)).await, ReleaseReply::Absent);
-    fixture.env.jump_seconds(2 * i64::try_from(RELEASE_MARKER_SECONDS).expect("small"));
+    fixture.env.jump(2 * SECOND * i64::try_from(RELEASE_MARKER_SECONDS).expect("small"));
     let stamp = stage.held(id(1), 1).await;
-    fixture.env.jump_seconds(-2 * i64::try_from(RELEASE_MARKER_SECONDS).expect("small"));
+    fixture.env.jump(-2 * SECOND * i64::try_from(RELEASE_MARKER_SECONDS).expect("small"));
     assert_eq!(stage.held(id(1), 1).await, stamp);
     assert_eq!(stage.release(id(1), &stamp).await, ReleaseReply::Released);
     assert_eq!(stage.held(id(1), 1).await.number, 2, "the marker was over when the hold was made");
@@ -199,7 +203,7 @@ async fn numbers_never_overflow() {
     assert_eq!(stage.numbers().await, (i64::MAX, i64::MAX, 0, 0, 0));
     let held = stage.held(id(1), 1_000_000).await;
     assert_eq!(stage.confirm(id(1), &held).await, ConfirmReply::Confirmed);
-    fixture.env.jump_seconds(i64::MAX / 1_000_000 - 1_795_000_000 - 10);
+    fixture.env.jump((i64::MAX / SECOND - 1_795_000_000 - 10) * SECOND);
     stage.held(id(2), 1).await;
     assert_eq!(stage.due().await, [], "a deadline beyond all time is never due");
 }
@@ -227,23 +231,4 @@ async fn two_stores_are_two_incarnations() {
     let second = stores[1].probe(&item).await.expect("it answers");
     assert_ne!(first.incarnation, second.incarnation);
     assert_eq!(first.stored, Epoch::NONE);
-}
-
-/// Prints how fast it is: `cargo nextest run -p inventory --run-ignored all --no-capture speed`.
-#[tokio::test]
-#[ignore = "a measurement, not a check"]
-#[expect(clippy::disallowed_methods, reason = "it measures real time")]
-async fn speed_of_reserve_and_confirm() {
-    const PAIRS: u32 = 300_000;
-    let fixture = MemoryFixture::new();
-    let stage = Stage::open(&fixture, i64::from(PAIRS), 0).await;
-    let ttl = Ttl::parse_seconds(30).expect("within range");
-    let started = std::time::Instant::now();
-    for number in 0..PAIRS {
-        let id = id(u64::from(number));
-        let stamp = stamp_of(stage.send(&ReserveRequest { ttl, ..stage.request(id, 1) }).await);
-        assert_eq!(stage.confirm(id, &stamp).await, ConfirmReply::Confirmed);
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    println!("{:.0} pairs of reserve and confirm per second", f64::from(PAIRS) / seconds);
 }

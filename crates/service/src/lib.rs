@@ -4,6 +4,7 @@
 //! - [`telemetry`]: logs and traces
 //! - [`cli`]: `--help`, `--version`, and how a binary fails
 //! - [`environment`]: time, randomness and tasks, as arguments
+//! - [`manual`]: an environment for tests, whose clock is moved by hand
 //! - [`call`]: deadline and request id, which travel with every call
 //! - [`server`]: listening, for HTTP and gRPC alike
 //! - [`rpc`], [`rpc_client`]: the two sides of gRPC; [`health`]: asking a peer whether it serves
@@ -19,6 +20,7 @@ pub mod environment;
 pub mod health;
 pub mod http;
 pub mod lifecycle;
+pub mod manual;
 pub mod readiness;
 pub mod rpc;
 pub mod rpc_client;

@@ -76,8 +76,9 @@ impl RpcServer {
         let descriptors = self.descriptors;
         let health = HealthServer::new(self.health.clone());
         let all = self.plain(health);
-        let v1 = reflection(descriptors).build_v1().expect("the descriptors were made by the build");
-        let v1alpha = reflection(descriptors).build_v1alpha().expect("the descriptors were made by the build");
+        let v1 = reflection(descriptors, &all.names).build_v1().expect("the descriptors were made by the build");
+        let v1alpha = reflection(descriptors, &all.names).build_v1alpha();
+        let v1alpha = v1alpha.expect("the descriptors were made by the build");
         let all = all.plain(v1).plain(v1alpha);
         let guard = guard::Guard::new(all.env, all.metrics, methods::Methods::of(descriptors, &all.names));
         all.routes
@@ -88,8 +89,12 @@ impl RpcServer {
     }
 }
 
-fn reflection(descriptors: &'static [u8]) -> Reflection<'static> {
-    Reflection::configure()
+/// Lists what is served here, and describes everything: messages refer to each other across services.
+fn reflection(descriptors: &'static [u8], names: &BTreeSet<&'static str>) -> Reflection<'static> {
+    let listing = Reflection::configure();
+    let own = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+    let listing = names.iter().chain(&own).fold(listing, |listing, name| listing.with_service_name(*name));
+    listing
         .register_encoded_file_descriptor_set(descriptors)
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

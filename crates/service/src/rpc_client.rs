@@ -94,7 +94,7 @@ impl Peer {
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
         record(&span, code);
         answer.map(Response::into_inner).map_err(|status| {
-            let failure = Failure::from_status(&status);
+            let failure = failure(&status);
             // Why a peer cannot be reached stands in the sources only.
             let cause =
                 failure.cause.clone().map(|cause| format!("{} {method}: {cause}{}", self.name, sources(&status)));
@@ -118,6 +118,16 @@ fn record(span: &Span, code: Code) {
         span.record("otel.status_code", "ERROR");
         span.set_attribute("error.type", code_name(code));
     }
+}
+
+/// What the peer said, or that the connection was lost before it said anything.
+fn failure(status: &Status) -> Failure {
+    // A status that came over the wire has no source. tonic gives those that it makes itself codes of all kinds.
+    let local = std::error::Error::source(status);
+    if local.is_none() || local.is_some_and(|error| error.is::<TimeoutExpired>()) {
+        return Failure::from_status(status);
+    }
+    Failure::unavailable(format!("{:?}: {}", status.code(), status.message()))
 }
 
 fn sources(status: &Status) -> String {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use axum::Router;
 use contracts::{
     DESCRIPTORS,
     inventory::v1::inventory_service_server::InventoryServiceServer,
@@ -35,6 +36,7 @@ use service::{
     rpc_client::{BadPeer, Peer},
     server::{Limits, Listener, serve},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 
 use crate::{
@@ -112,6 +114,7 @@ impl System {
     ) -> Result<Self, StartError> {
         let env = lifecycle.env();
         let mut registry = Registry::default();
+        admin::process::register(&mut registry, &*env);
         let rpc_metrics = RpcMetrics::register(&mut registry);
         let http_metrics = HttpMetrics::register(&mut registry);
         let order_metrics = OrderMetrics::register(&mut registry);
@@ -170,16 +173,14 @@ impl System {
         };
         let edge = edge::router(env.clone(), order_peer, inventory_peer, http_metrics, ready);
         let admin = admin::router(Arc::new(registry), health_check(&lifecycle, &stores));
+        // Each finishes what it has taken only while those that it asks still serve.
         let servers = [
             (listeners.http, edge),
             (listeners.order, order_rpc.router()),
             (listeners.inventory, inventory_rpc.router()),
             (listeners.admin, admin),
         ];
-        let serve = |(listener, router)| -> BoxFuture<'static, ()> {
-            Box::pin(serve(listener, router, Limits::default(), env.clone(), lifecycle.drain()))
-        };
-        Ok(Self { servers: servers.into_iter().map(serve).collect(), background, lifecycle, _stores: stores })
+        Ok(Self { servers: one_after_the_other(servers, &env, &lifecycle), background, lifecycle, _stores: stores })
     }
 
     /// Serves until a signal, then drains.
@@ -187,6 +188,27 @@ impl System {
         self.lifecycle.ready();
         self.lifecycle.run_until_signal(self.servers, self.background).await
     }
+}
+
+/// Serves all of them. The first drains when the process does, each other one when the one before it has drained.
+fn one_after_the_other(
+    servers: [(Listener, Router); 4],
+    env: &Env,
+    lifecycle: &Lifecycle,
+) -> Vec<BoxFuture<'static, ()>> {
+    let mut drain = lifecycle.drain();
+    let serve = |(listener, router)| -> BoxFuture<'static, ()> {
+        let drained = CancellationToken::new();
+        let this = std::mem::replace(&mut drain, drained.clone());
+        let work = serve(listener, router, Limits::default(), env.clone(), this);
+        // A guard, because a server that panics must not keep the next one from draining.
+        let drained = drained.drop_guard();
+        Box::pin(async move {
+            work.await;
+            drop(drained);
+        })
+    };
+    servers.into_iter().map(serve).collect()
 }
 
 /// A service at its URLs, or where this process serves it.
@@ -209,8 +231,11 @@ fn loopback(addr: SocketAddr) -> Uri {
 fn health_check(lifecycle: &Lifecycle, stores: &Stores) -> HealthCheck {
     let env = lifecycle.env();
     let lifecycle = lifecycle.clone();
-    let checks =
-        Arc::new([("ledger", stores.ledger_check()), ("stock", stores.stock_check()), ("broker", stores.broker_check())]);
+    let checks = Arc::new([
+        ("ledger", stores.ledger_check()),
+        ("stock", stores.stock_check()),
+        ("broker", stores.broker_check()),
+    ]);
     Arc::new(move || {
         let (env, checks, serving) = (env.clone(), checks.clone(), lifecycle.is_ready());
         Box::pin(async move {

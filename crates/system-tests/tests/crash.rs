@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -31,6 +31,21 @@ const SETTINGS: [(&str, &str); 3] =
 const ITEMS: [(&str, i64); 4] = [("widget", 1), ("gadget", 2), ("gizmo", 3), ("scarce", 5_000)];
 
 /// What the clients know, whatever the process knows.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Known>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // What is wrong with an answer is said by the client that got it; the others say nothing of their own.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait_for_orders(&self, count: usize) {
+        let there = async || (self.lock().created.len() >= count).then_some(());
+        eventually(Duration::from_secs(20), "the load runs", there).await;
+    }
+}
+
 #[derive(Default)]
 struct Known {
     /// Every 201, by id.
@@ -62,7 +77,7 @@ impl Known {
 }
 
 /// One client: places orders until `stop`, or until the process does not answer. Every other client sends keys.
-async fn client(http: Client, name: String, known: Arc<Mutex<Known>>, stop: CancellationToken) {
+async fn client(http: Client, name: String, known: Shared, stop: CancellationToken) {
     let keyed = name.ends_with(['0', '2', '4', '6', '8']);
     for n in 0.. {
         if stop.is_cancelled() {
@@ -74,10 +89,10 @@ async fn client(http: Client, name: String, known: Arc<Mutex<Known>>, stop: Canc
         let mut headers = vec![("content-type", "application/json")];
         if let Some(key) = &key {
             headers.push(("idempotency-key", key));
-            known.lock().expect("whole").keys.insert(key.clone(), (body.clone(), None));
+            known.lock().keys.insert(key.clone(), (body.clone(), None));
         }
         let answer = http.try_send(http::Method::POST, "/orders", &headers, body.to_string()).await;
-        let mut known = known.lock().expect("whole");
+        let mut known = known.lock();
         match answer {
             // An answer cut short is none.
             Ok(answer) if !answer.body.is_empty() => known.note(key.as_deref(), &answer),
@@ -90,22 +105,17 @@ async fn client(http: Client, name: String, known: Arc<Mutex<Known>>, stop: Canc
 }
 
 /// Starts the clients.
-fn load(
-    http: &Client,
-    name: &str,
-    known: &Arc<Mutex<Known>>,
-    stop: &CancellationToken,
-) -> Vec<tokio::task::JoinHandle<()>> {
+fn load(http: &Client, name: &str, known: &Shared, stop: &CancellationToken) -> Vec<tokio::task::JoinHandle<()>> {
     let start = |n| tokio::spawn(client(http.clone(), format!("{name}-{n}"), known.clone(), stop.clone()));
     (0..CLIENTS).map(start).collect()
 }
 
 /// Repeats keys, answered and not, until each has its answer.
-async fn repeat(http: &Client, keys: Vec<String>, known: &Arc<Mutex<Known>>) {
+async fn repeat(http: &Client, keys: Vec<String>, known: &Shared) {
     let one = async |key: String| {
-        let body = known.lock().expect("whole").keys[&key].0.clone();
+        let body = known.lock().keys[&key].0.clone();
         let answer = http.post_with_key("/orders", &key, &body).await;
-        known.lock().expect("whole").note(Some(&key), &answer);
+        known.lock().note(Some(&key), &answer);
     };
     stream::iter(keys).for_each_concurrent(CLIENTS, one).await;
 }
@@ -115,28 +125,24 @@ async fn killed_twenty_times_under_load_nothing_answered_is_lost_and_nothing_is_
     const ROUNDS: usize = 20;
     let begin = Instant::now();
     let mut system = System::start(&SETTINGS).await;
-    let known = Arc::new(Mutex::new(Known::default()));
+    let known = Shared::default();
+    let mut started = begin;
     for round in 0..ROUNDS {
-        let before = known.lock().expect("whole").created.len();
-        let lost_before = known.lock().expect("whole").lost;
+        let before = known.lock().created.len();
+        let lost_before = known.lock().lost;
         let clients = load(&system.http, &format!("r{round}"), &known, &CancellationToken::new());
         // Killed in the midst of it, each time a little later.
         let orders = 20 + 13 * round;
-        eventually(Duration::from_secs(20), "the load runs", async || {
-            (known.lock().expect("whole").created.len() >= before + orders).then_some(())
-        })
-        .await;
+        known.wait_for_orders(before + orders).await;
         system.kill().await;
         for client in join_all(clients).await {
             client.expect("no panic");
         }
-        assert!(known.lock().expect("whole").lost > lost_before, "nothing was under way when it was killed");
+        assert!(known.lock().lost > lost_before, "nothing was under way when it was killed");
+        started = Instant::now();
         system.start_again().await;
         after_a_kill(&system, &format!("r{round}-"), &known).await;
     }
-    let started = Instant::now();
-    system.kill().await;
-    system.start_again().await;
     let received = ITEMS.map(|(item, _)| (item, 100_000));
     at_rest(&system, &received, REST_LIMIT.saturating_sub(started.elapsed())).await;
 
@@ -145,7 +151,7 @@ async fn killed_twenty_times_under_load_nothing_answered_is_lost_and_nothing_is_
     assert!(system.wait().await.success());
     let listed: HashMap<_, _> = orders.iter().map(|order| (order.id.clone(), order.clone())).collect();
     assert_eq!(listed.len(), orders.len(), "each once");
-    let known = known.lock().expect("whole");
+    let known = known.lock();
     for (id, order) in &known.created {
         assert_eq!(listed.get(id), Some(order), "an answered order is lost");
     }
@@ -162,13 +168,13 @@ async fn killed_twenty_times_under_load_nothing_answered_is_lost_and_nothing_is_
 }
 
 /// What was answered just before the kill is there, and its keys answer the same; those without an answer get one.
-async fn after_a_kill(system: &System, round: &str, known: &Arc<Mutex<Known>>) {
+async fn after_a_kill(system: &System, round: &str, known: &Shared) {
     let (unanswered, answered): (Vec<_>, Vec<_>) = {
-        let known = known.lock().expect("whole");
+        let known = known.lock();
         let of_round = known.keys.iter().filter(|(key, _)| key.starts_with(round));
         of_round.map(|(key, (_, id))| (key.clone(), id.clone())).partition(|(_, id)| id.is_none())
     };
-    let mut newest: Vec<_> = known.lock().expect("whole").created.values().cloned().collect();
+    let mut newest: Vec<_> = known.lock().created.values().cloned().collect();
     newest.sort_by_key(|order| std::cmp::Reverse(order.created_at));
     for order in newest.iter().take(CLIENTS) {
         let read = system.http.get(&format!("/orders/{}", order.id)).await;
@@ -181,13 +187,10 @@ async fn after_a_kill(system: &System, round: &str, known: &Arc<Mutex<Known>>) {
 #[tokio::test]
 async fn it_is_ready_within_a_second_of_its_start() {
     let mut system = System::start(&SETTINGS).await;
-    let known = Arc::new(Mutex::new(Known::default()));
+    let known = Shared::default();
     let stop = CancellationToken::new();
     let clients = load(&system.http, "c", &known, &stop);
-    eventually(Duration::from_secs(20), "the load runs", async || {
-        (known.lock().expect("whole").created.len() >= 500).then_some(())
-    })
-    .await;
+    known.wait_for_orders(500).await;
     // The best of three: other work on the machine only ever makes it later.
     let mut best = Duration::MAX;
     for _ in 0..3 {
@@ -201,19 +204,16 @@ async fn it_is_ready_within_a_second_of_its_start() {
     }
     stop.cancel();
     join_all(clients).await;
-    println!("ready after {best:.1?} with {} orders", known.lock().expect("whole").created.len());
+    println!("ready after {best:.1?} with {} orders", known.lock().created.len());
     assert!(best <= Duration::from_secs(1), "{best:?}");
 }
 
 #[tokio::test]
 async fn ended_under_load_it_answers_all_that_it_took_and_keeps_nothing_back() {
     let mut system = System::start(&SETTINGS).await;
-    let known = Arc::new(Mutex::new(Known::default()));
+    let known = Shared::default();
     let clients = load(&system.http, "c", &known, &CancellationToken::new());
-    eventually(Duration::from_secs(20), "the load runs", async || {
-        (known.lock().expect("whole").created.len() >= 200).then_some(())
-    })
-    .await;
+    known.wait_for_orders(200).await;
     system.terminate();
     // A client that gets any answer but 201 and 409 panics.
     for client in join_all(clients).await {
@@ -227,7 +227,7 @@ async fn ended_under_load_it_answers_all_that_it_took_and_keeps_nothing_back() {
     at_rest(&system, &received, REST_LIMIT).await;
     let listed: HashMap<_, _> =
         all_orders(&system.http, "&limit=500").await.into_iter().map(|order| (order.id.clone(), order)).collect();
-    assert_eq!(listed, known.lock().expect("whole").created, "every order was answered, and every answer is an order");
+    assert_eq!(listed, known.lock().created, "every order was answered, and every answer is an order");
 }
 
 const ORDER: &str = r#"{"item":"widget","quantity":1}"#;
@@ -245,13 +245,9 @@ async fn half_an_order(system: &System) -> TcpStream {
 /// Sends SIGTERM and waits until it has had its effect.
 async fn drain(system: &System) {
     system.terminate();
-    for port in ["HTTP", "order gRPC", "inventory gRPC"] {
-        let addr = system.addr(port);
-        eventually(Duration::from_secs(5), "it no longer listens", async || {
-            TcpStream::connect(addr).await.is_err().then_some(())
-        })
-        .await;
-    }
+    let addr = system.addr("HTTP");
+    let refused = async || TcpStream::connect(addr).await.is_err().then_some(());
+    eventually(Duration::from_secs(5), "it no longer listens", refused).await;
 }
 
 #[tokio::test]
@@ -272,14 +268,47 @@ async fn a_request_that_was_taken_before_the_end_is_served() {
 async fn a_second_signal_ends_it_at_once() {
     let mut system = System::start(&SETTINGS).await;
     let _open = half_an_order(&system).await;
-    system.terminate();
-    let addr = system.addr("HTTP");
-    eventually(Duration::from_secs(5), "it drains", async || TcpStream::connect(addr).await.is_err().then_some(()))
-        .await;
+    drain(&system).await;
     let second = Instant::now();
     system.terminate();
     let status = system.wait().await;
     // The order would have kept it for the five seconds that its body may take.
     assert!(second.elapsed() < Duration::from_secs(3), "{:?}", second.elapsed());
     assert_eq!(status.code(), Some(1), "{status}");
+}
+
+#[tokio::test]
+async fn a_service_that_dies_under_its_callers_is_a_503() {
+    let mut services = System::start(&SETTINGS).await;
+    let url = |port| format!("http://{}", services.addr(port));
+    let (order, inventory) = (url("order gRPC"), url("inventory gRPC"));
+    let edge = System::start(&[("ORDER_URL", &order), ("INVENTORY_URL", &inventory), ("RUST_LOG", "warn")]).await;
+    let known = Shared::default();
+    let client = |n| {
+        let (http, known) = (edge.http.clone(), known.clone());
+        tokio::spawn(async move {
+            loop {
+                let body = json!({ "item": "widget", "quantity": 1 });
+                let sent = Instant::now();
+                let answer = http.post_with_key("/orders", &format!("c{n}"), &body).await;
+                if answer.status != 201 {
+                    answer.problem(503, "UNAVAILABLE");
+                    assert_eq!(answer.header("retry-after"), "1");
+                    return sent.elapsed();
+                }
+                known.lock().created.entry(answer.id()).or_insert_with(|| Listed::new(&answer.json()));
+            }
+        })
+    };
+    let clients: Vec<_> = (0..CLIENTS).map(client).collect();
+    known.wait_for_orders(CLIENTS).await;
+    services.kill().await;
+    for waited in join_all(clients).await {
+        let waited = waited.expect("no panic");
+        assert!(waited < Duration::from_secs(3), "told after {waited:?}, although the connection was lost at once");
+    }
+    edge.http.get("/readyz").await.problem(503, "UNAVAILABLE");
+    services.start_again().await;
+    let listed = all_orders(&services.http, "&limit=500").await;
+    assert!(known.lock().created.values().all(|order| listed.contains(order)), "an answered order is lost");
 }

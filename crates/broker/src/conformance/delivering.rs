@@ -4,11 +4,13 @@ use std::{
     collections::{BTreeSet, HashSet},
     future::poll_fn,
     pin::pin,
+    sync::Mutex,
     task::Poll,
+    time::Duration,
 };
 
-use super::{Bench, Fixture, all, ids};
-use crate::Settlement;
+use super::{Bench, Fixture, IDLE_MS, all, ids};
+use crate::{Delivery, Settlement};
 
 /// A `next` is cut off after one to this many polls, over and over.
 const POLLS_MAX: usize = 6;
@@ -114,6 +116,54 @@ pub async fn a_cancelled_next_loses_nothing(fixture: &dyn Fixture) {
     // Cut off when there is nothing: the next one still wakes.
     assert!(cut_off(consumer.next(1), 1).await.is_none());
     bench.expect_nothing_else(&mut consumer).await;
+}
+
+/// Consumers that take, settle this way and that, stop waiting, and go, while messages are published.
+pub async fn many_at_once_have_no_message_twice_and_lose_none(fixture: &dyn Fixture) {
+    const MESSAGES: usize = 300;
+    let bench = Bench::new(fixture).await;
+    let (in_hand, handled) = (Mutex::new(HashSet::new()), Mutex::new(HashSet::new()));
+    let reader = async || {
+        let mut consumer = bench.consume(20).await;
+        let mut round = 0;
+        while handled.lock().expect("not poisoned").len() < MESSAGES {
+            let Ok(next) = bench.env.timeout(Duration::from_millis(IDLE_MS), consumer.next(7)).await else { continue };
+            let next = next.expect("delivered");
+            for delivery in &next {
+                let fresh = in_hand.lock().expect("not poisoned").insert(delivery.message.id.clone());
+                assert!(fresh, "{} is in two hands", delivery.message.id);
+            }
+            bench.env.sleep(Duration::from_millis(1)).await;
+            for delivery in &next {
+                in_hand.lock().expect("not poisoned").remove(&delivery.message.id);
+            }
+            round += 1;
+            if round % 10 == 0 {
+                consumer = bench.consume(20).await;
+                continue;
+            }
+            let judge = |delivery: &Delivery| {
+                let again = delivery.tag.is_multiple_of(5);
+                (delivery.tag, if again { Settlement::Requeue } else { Settlement::Acknowledge })
+            };
+            let settlements: Vec<_> = next.iter().map(judge).collect();
+            consumer.settle(&settlements).await.expect("settled");
+            for (delivery, (_, settlement)) in next.iter().zip(settlements) {
+                if settlement == Settlement::Acknowledge {
+                    let fresh = handled.lock().expect("not poisoned").insert(delivery.message.id.clone());
+                    assert!(fresh, "{} came back after it was acknowledged", delivery.message.id);
+                }
+            }
+        }
+    };
+    let writer = async {
+        for n in 0..MESSAGES {
+            bench.publish(&[&n.to_string()]).await;
+        }
+    };
+    bench.within(async { futures::join!(writer, reader(), reader(), reader()) }).await;
+    bench.expect_depth(&bench.queue.name, 0).await;
+    bench.expect_depth(&bench.queue.dead_letter_queue(), 0).await;
 }
 
 /// What comes of `work`, unless it is still not done when it was polled this often; then it is dropped.

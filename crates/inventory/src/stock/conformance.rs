@@ -10,10 +10,8 @@
 //! - [`settling`]: confirm, release, markers
 //! - [`reading`]: what is due, open, found, and that reading leaves nothing behind
 //! - [`random`]: random operations against a tiny reference
-//! - [`manual`]: an environment whose clock the test sets
 
 pub mod leases;
-pub mod manual;
 pub mod random;
 pub mod reading;
 pub mod reserving;

@@ -49,8 +49,11 @@ pub const READERS_MAX: u32 = 4;
 pub const CONNECTION_WAIT_MAX_MS: u64 = 5_000;
 /// Longest wait for a lock that another process holds on the file, in milliseconds.
 pub const BUSY_WAIT_MAX_MS: u64 = 2_000;
-/// The write-ahead log is cut back to this after a checkpoint, in bytes.
-pub const WAL_BYTES_KEPT_MAX: u64 = 16 * 1024 * 1024;
+/// The write-ahead log is copied into the file when it has so many pages of 4 KiB. Ids are random, so each batch touches
+/// many pages; the longer the log, the more often a page is copied once for several batches.
+pub const WAL_PAGES_MAX: u32 = 8_192;
+/// Pages that the writing connection keeps in memory, in KiB.
+pub const PAGE_CACHE_MAX_KIB: u32 = 32 * 1024;
 
 /// A ledger in a SQLite file.
 pub struct SqliteLedger {
@@ -72,8 +75,10 @@ impl SqliteLedger {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_millis(BUSY_WAIT_MAX_MS))
-            .pragma("journal_size_limit", WAL_BYTES_KEPT_MAX.to_string());
-        let writer = pool(1).connect_with(options.clone()).await?;
+            .pragma("wal_autocheckpoint", WAL_PAGES_MAX.to_string());
+        // Negative: KiB, not pages.
+        let cached = options.clone().pragma("cache_size", format!("-{PAGE_CACHE_MAX_KIB}"));
+        let writer = pool(1).connect_with(cached).await?;
         sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(|e| LedgerError::Store(Box::new(e)))?;
         let readers = pool(READERS_MAX).connect_with(options.read_only(true)).await?;
         Ok(Arc::new(Self { env, writer, readers, in_hand: outbox::InHand::default() }))
@@ -140,6 +145,11 @@ fn bounded(rows: usize, rows_max: usize) -> Result<(), LedgerError> {
 /// Texts as a JSON array, for `json_each`.
 fn json_texts<T: ToString>(texts: impl IntoIterator<Item = T>) -> String {
     texts.into_iter().map(|t| t.to_string()).collect::<Value>().to_string()
+}
+
+/// Numbers likewise.
+fn json_numbers(numbers: impl IntoIterator<Item = i64>) -> String {
+    numbers.into_iter().collect::<Value>().to_string()
 }
 
 fn corrupt(what: &str, why: &dyn std::fmt::Display) -> LedgerError {

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use contracts::values::{Epoch, ReservationId, Stamp};
+use service::manual::Dice;
 
-use super::{Stage, StockFixture, id, manual::Dice};
+use super::{Stage, StockFixture, id};
 use crate::stock::{ConfirmReply, LoadReply, ReleaseReply, ReserveReply, RestockReply};
 
 const SEEDS: u64 = 4;

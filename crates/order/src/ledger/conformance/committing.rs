@@ -229,7 +229,8 @@ pub async fn bad_data_of_one_order_stops_no_other(bench: &Bench) {
     let (first, mut bad, last) = (bench.order(&lease), bench.order(&lease), bench.keyed_order(&lease, "k"));
     bad.stamp.number = -1;
     let outcomes = bench.ledger.commit(&[first.clone(), bad.clone(), last.clone()]).await.expect("answers");
-    let [Ok(CommitOutcome::Created(one)), Err(_), Ok(CommitOutcome::Created(two))] = &outcomes[..] else {
+    let [Ok(CommitOutcome::Created(one)), Err(LedgerError::Store(_)), Ok(CommitOutcome::Created(two))] = &outcomes[..]
+    else {
         panic!("{outcomes:?}");
     };
     assert_eq!((one, two), (&made(&first), &made(&last)));

@@ -7,10 +7,9 @@ use std::{
 
 use async_trait::async_trait;
 use contracts::values::{ReservationId, Timestamp};
-use serde_json::Value;
 use sqlx::SqlitePool;
 
-use super::{SqliteLedger, corrupt};
+use super::{SqliteLedger, corrupt, json_numbers};
 use crate::ledger::{LedgerError, OutboxBacklog, OutboxBatch, OutboxEvent};
 
 /// Oldest first, whatever was taken before: an event that was given back is the next one again.
@@ -42,10 +41,6 @@ pub(super) struct InHand {
 fn lock(seqs: &Mutex<BTreeSet<i64>>) -> MutexGuard<'_, BTreeSet<i64>> {
     // A set of numbers is whole after every step.
     seqs.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn json_numbers(numbers: impl IntoIterator<Item = i64>) -> String {
-    numbers.into_iter().collect::<Value>().to_string()
 }
 
 #[derive(sqlx::FromRow)]

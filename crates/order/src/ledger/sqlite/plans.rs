@@ -28,7 +28,8 @@ async fn statements_find_their_rows_by_an_index() {
         (commit::BY_ID, "sqlite_autoindex_order_verdicts_1"),
         (commit::EPOCHS, "PRIMARY KEY"),
         (verdicts::STAMPS, "sqlite_autoindex_order_verdicts_1"),
-        (verdicts::PRUNE, "tombstones (item=? AND epoch<?)"),
+        (verdicts::FIND_PRUNABLE, "tombstones (item=? AND epoch<?)"),
+        (verdicts::PRUNE, "INTEGER PRIMARY KEY (rowid=?)"),
         (leases::COUNT, "COVERING INDEX outbox_by_item (item=?)"),
         (leases::COUNT, "COVERING INDEX restocks_by_item (item=?)"),
     ] {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use contracts::values::{Epoch, Item, Stamp};
 use serde_json::{Value, json};
 
-use super::{SqliteLedger, bounded, corrupt, json_texts};
+use super::{SqliteLedger, bounded, corrupt, json_numbers, json_texts};
 use crate::ledger::{LedgerError, QUERY_BATCH_MAX, ResolveQuery, Verdict};
 
 /// Keeps a tombstone for ever: no item's epoch comes above it.
@@ -26,11 +26,17 @@ const BURY: &str = "
 pub(super) const STAMPS: &str = "
     SELECT id, state, item, epoch, number FROM order_verdicts WHERE id IN (SELECT value FROM json_each($1))";
 
+/// Looks at every item, so it runs beside the writers.
+pub(super) const FIND_PRUNABLE: &str = "
+    SELECT v.rowid FROM stock_leases l CROSS JOIN order_verdicts v
+    WHERE v.state = 'aborted' AND v.item = l.item AND v.epoch < l.epoch
+    LIMIT $1";
+
+/// Asks again: what was found may have been raised since.
 pub(super) const PRUNE: &str = "
-    DELETE FROM order_verdicts WHERE rowid IN (
-        SELECT v.rowid FROM stock_leases l CROSS JOIN order_verdicts v
-        WHERE v.state = 'aborted' AND v.item = l.item AND v.epoch < l.epoch
-        LIMIT $1)";
+    DELETE FROM order_verdicts
+    WHERE rowid IN (SELECT value FROM json_each($1)) AND state = 'aborted'
+        AND epoch < (SELECT l.epoch FROM stock_leases l WHERE l.item = order_verdicts.item)";
 
 #[derive(sqlx::FromRow)]
 struct StampRow {
@@ -103,8 +109,12 @@ impl SqliteLedger {
     }
 
     pub(super) async fn prune(&self, limit: u32) -> Result<u64, LedgerError> {
+        let found: Vec<i64> = sqlx::query_scalar(FIND_PRUNABLE).bind(limit).fetch_all(&self.readers).await?;
+        if found.is_empty() {
+            return Ok(0);
+        }
         let mut transaction = self.begin().await?;
-        let done = sqlx::query(PRUNE).bind(limit).execute(&mut *transaction).await?;
+        let done = sqlx::query(PRUNE).bind(json_numbers(found)).execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(done.rows_affected())
     }

@@ -1,4 +1,4 @@
-//! An environment whose clock stands still until the test moves it.
+//! An environment for tests, whose clock stands still until it is moved and whose random numbers come from a seed.
 
 use std::{
     sync::{
@@ -10,9 +10,10 @@ use std::{
 
 use contracts::values::Timestamp;
 use futures::future::BoxFuture;
-use service::environment::Environment;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+
+use crate::environment::Environment;
 
 /// Where the wall clock starts: some moment, in microseconds since the Unix epoch.
 const START_MICROS: i64 = 1_795_000_000_000_000;
@@ -42,15 +43,16 @@ impl ManualEnvironment {
         self.uptime.send_modify(|uptime| *uptime += by);
     }
 
-    /// The wall clock jumps, forth or back, while no time passes.
-    pub fn jump_seconds(&self, seconds: i64) {
-        self.jumped_micros.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    /// The wall clock jumps by so many microseconds, forth or back, while no time passes: nobody who sleeps wakes up by
+    /// it.
+    pub fn jump(&self, micros: i64) {
+        self.jumped_micros.fetch_add(micros, Ordering::SeqCst);
     }
 }
 
 impl Environment for ManualEnvironment {
     fn now(&self) -> Timestamp {
-        Timestamp(START_MICROS + self.jumped_micros.load(Ordering::SeqCst)).plus(self.uptime())
+        Timestamp(START_MICROS.saturating_add(self.jumped_micros.load(Ordering::SeqCst))).plus(self.uptime())
     }
 
     fn uptime(&self) -> Duration {
@@ -61,8 +63,10 @@ impl Environment for ManualEnvironment {
         let end = self.uptime() + duration;
         let mut uptime = self.uptime.subscribe();
         Box::pin(async move {
-            // An error says that the environment is gone: nothing will ever move the clock again.
-            let _ = uptime.wait_for(|uptime| *uptime >= end).await;
+            if uptime.wait_for(|uptime| *uptime >= end).await.is_err() {
+                // The clock is gone: this moment never comes.
+                std::future::pending::<()>().await;
+            }
         })
     }
 
