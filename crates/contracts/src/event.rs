@@ -53,11 +53,7 @@ impl OrderCreated {
         }
         Ok(Self {
             id: ReservationId::parse(&body.id)?,
-            stamp: Stamp {
-                item: Item::parse(&body.item)?,
-                epoch: Epoch(body.epoch),
-                number: body.number,
-            },
+            stamp: Stamp { item: Item::parse(&body.item)?, epoch: Epoch(body.epoch), number: body.number },
             quantity: Quantity::parse(body.quantity)?,
             created_at: body.created_at.parse()?,
         })

@@ -92,13 +92,7 @@ impl Failure {
             let violations = bad.field_violations.iter();
             violations.map(|v| FieldViolation { field: v.field.clone(), detail: v.description.clone() }).collect()
         });
-        Self {
-            reason,
-            detail: status.message().to_owned(),
-            fields: fields.unwrap_or_default(),
-            remaining,
-            cause: None,
-        }
+        Self { reason, detail: status.message().to_owned(), fields: fields.unwrap_or_default(), remaining, cause: None }
     }
 }
 

@@ -220,8 +220,8 @@ pub struct Token(String);
 impl Token {
     /// Checks length and characters.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let sane = (1..=TOKEN_CHARS_MAX).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let sane =
+            (1..=TOKEN_CHARS_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if sane {
             Ok(Self(text.to_owned()))
         } else {
@@ -291,12 +291,7 @@ impl Timestamp {
 
     /// From what gRPC says, cut to microseconds.
     pub fn from_proto(timestamp: &prost_types::Timestamp) -> Self {
-        Self(
-            timestamp
-                .seconds
-                .saturating_mul(1_000_000)
-                .saturating_add(i64::from(timestamp.nanos) / 1000),
-        )
+        Self(timestamp.seconds.saturating_mul(1_000_000).saturating_add(i64::from(timestamp.nanos) / 1000))
     }
 }
 
@@ -315,9 +310,7 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|e| Invalid(e.to_string()))?;
-        i64::try_from(time.unix_timestamp_nanos() / 1000)
-            .map(Self)
-            .map_err(|e| Invalid(e.to_string()))
+        i64::try_from(time.unix_timestamp_nanos() / 1000).map(Self).map_err(|e| Invalid(e.to_string()))
     }
 }
 
@@ -334,8 +327,22 @@ mod tests {
     #[test]
     fn items_that_could_mislead_are_refused() {
         for bad in [
-            "", " ", " a", "a ", "a\u{a0}", ".", "..", "a{b", "a}b", "a\nb", "a\u{0}", "a\u{202e}b", "a\u{200b}b",
-            "\u{feff}a", "a\u{2028}b", "a\u{e0041}",
+            "",
+            " ",
+            " a",
+            "a ",
+            "a\u{a0}",
+            ".",
+            "..",
+            "a{b",
+            "a}b",
+            "a\nb",
+            "a\u{0}",
+            "a\u{202e}b",
+            "a\u{200b}b",
+            "\u{feff}a",
+            "a\u{2028}b",
+            "a\u{e0041}",
         ] {
             assert!(Item::parse(bad).is_err(), "{bad:?}");
         }
@@ -345,7 +352,9 @@ mod tests {
 
     #[test]
     fn items_at_the_limits_are_taken() {
-        for good in ["a", "...", "a b", "a/b", "%", "日本", "\u{1f600}", "a:b", &"a".repeat(128), &"\u{20ac}".repeat(85)] {
+        for good in
+            ["a", "...", "a b", "a/b", "%", "日本", "\u{1f600}", "a:b", &"a".repeat(128), &"\u{20ac}".repeat(85)]
+        {
             assert!(Item::parse(good).is_ok(), "{good:?}");
         }
     }

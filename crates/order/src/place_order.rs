@@ -59,7 +59,7 @@ pub struct PlaceOrder {
     /// Life of the holds of orders under way.
     hold_ttl: Ttl,
     /// Wakes the relay.
-    committed: Arc<Notify>,
+    wake_relay: Arc<Notify>,
 }
 
 /// One request on its way.
@@ -80,16 +80,16 @@ enum Step {
 }
 
 impl PlaceOrder {
-    /// Over these ports; `committed` is notified after every commit.
+    /// Over these ports; `wake_relay` is notified after every commit.
     pub fn new(
         env: Env,
         ledger: Arc<dyn Ledger>,
         inventory: Arc<dyn Inventory>,
         committer: Committer,
         hold_ttl: Ttl,
-        committed: Arc<Notify>,
+        wake_relay: Arc<Notify>,
     ) -> Self {
-        Self { env, ledger, inventory, committer, hold_ttl, committed }
+        Self { env, ledger, inventory, committer, hold_ttl, wake_relay }
     }
 
     /// Places an order in a task of its own: a caller that hangs up does not stop it half way.
@@ -149,7 +149,7 @@ impl PlaceOrder {
         };
         match self.committer.commit(&order).await? {
             CommitOutcome::Created(order) => {
-                self.committed.notify_one();
+                self.wake_relay.notify_one();
                 Ok(Step::Done(Placed { order, replayed: false }))
             }
             CommitOutcome::Existing(order) => {

@@ -111,7 +111,8 @@ async fn the_view_of_orders_can_be_read_by_people() {
     let fixture = SqliteFixture::fresh(clock.clone()).await;
     let path = fixture.path();
     let bench = Bench::over(fixture, clock.clone());
-    clock.jump(7);
+    // With the grace before the lease: seven microseconds after a whole second.
+    clock.jump(750_007);
     let order = bench.order(&bench.lease(&item("widget"), 10).await);
     bench.sell(&order).await;
     bench.resolve(bench.id(), Some(&order.stamp)).await;
@@ -123,4 +124,27 @@ async fn the_view_of_orders_can_be_read_by_people() {
     assert_eq!((id, what.as_str(), *quantity), (&order.id.to_string(), "widget", 1));
     assert_eq!(created_at.parse(), Ok(clock.now()));
     assert_eq!(created_at.parse::<Timestamp>().expect("a time").to_string(), *created_at);
+}
+
+#[tokio::test]
+async fn a_write_from_outside_is_waited_for_and_seen() {
+    let clock = Arc::new(ManualEnvironment::default());
+    let fixture = SqliteFixture::fresh(clock.clone()).await;
+    let path = fixture.path();
+    let bench = Bench::over(fixture, clock);
+    let order = bench.order(&bench.lease(&item("widget"), 10).await);
+    let mut outside = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await.expect("opens");
+    for statement in ["BEGIN IMMEDIATE", "UPDATE stock_leases SET epoch = epoch + 1"] {
+        sqlx::query(statement).execute(&mut outside).await.expect("written");
+    }
+    let batch = [order.clone()];
+    let mut commit = bench.ledger.commit(&batch);
+    // As far as it gets: an epoch read before the lock is had would be the old one.
+    for _ in 0..200 {
+        assert!(futures::poll!(&mut commit).is_pending(), "the lock is taken");
+        sqlx::query("SELECT 1").execute(&mut outside).await.expect("answers");
+    }
+    sqlx::query("COMMIT").execute(&mut outside).await.expect("written");
+    let outcome = commit.await.expect("answers").remove(0).expect("good data");
+    assert_eq!(outcome, CommitOutcome::Fenced(order.stamp.epoch.next()));
 }

@@ -1,11 +1,11 @@
 //! The client side of gRPC.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use contracts::Failure;
 use http::Uri;
 use tonic::{
-    Code, Request, Response, Status,
+    Code, Request, Response, Status, TimeoutExpired,
     transport::{Channel, Endpoint},
 };
 use tracing::{Instrument, Span};
@@ -120,23 +120,19 @@ fn record(span: &Span, code: Code) {
     }
 }
 
-/// What the peer said, or that the connection was lost before it said anything.
+/// What the peer said, or that the connection was lost before it said anything: tonic makes statuses of all codes of
+/// that, and only those have a source.
 fn failure(status: &Status) -> Failure {
-    // A status that came over the wire has no source. tonic gives those that it makes itself codes of all kinds.
-    let local = std::error::Error::source(status);
-    if local.is_none() || local.is_some_and(|error| error.is::<TimeoutExpired>()) {
+    if chain(status).next().is_none() || chain(status).any(<dyn Error>::is::<TimeoutExpired>) {
         return Failure::from_status(status);
     }
     Failure::unavailable(format!("{:?}: {}", status.code(), status.message()))
 }
 
 fn sources(status: &Status) -> String {
-    let mut text = String::new();
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
+    chain(status).fold(String::new(), |text, error| text + ": " + &error.to_string())
+}
+
+fn chain(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |error| Error::source(*error))
 }

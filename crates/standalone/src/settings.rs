@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use edge::settings::EdgeSettings;
 use inventory::settings::InventorySettings;
 use order::settings::OrderSettings;
-use service::{settings::{BadSettings, Settings}, telemetry::TelemetrySettings};
+use service::{
+    settings::{BadSettings, Settings},
+    telemetry::TelemetrySettings,
+};
 
 /// Settings that name a real server. This version has embedded stores only, and says so instead of ignoring them.
-const SERVER_SETTINGS: [&str; 6] =
-    ["DB_URL", "POSTGRES_HOST", "REDIS_URL", "REDIS_HOST", "BROKER_URL", "BROKER_HOST"];
+const SERVER_SETTINGS: [&str; 6] = ["DB_URL", "POSTGRES_HOST", "REDIS_URL", "REDIS_HOST", "BROKER_URL", "BROKER_HOST"];
 
 /// Everything.
 #[derive(Debug)]

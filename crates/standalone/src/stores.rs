@@ -8,8 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use contracts::event::ORDER_CREATED;
 use broker::{Broker, BrokerError, in_process::InProcessBroker};
+use contracts::event::ORDER_CREATED;
 use inventory::stock::{StockStore, memory::MemoryStock};
 use order::ledger::{Ledger, LedgerError, sqlite::SqliteLedger};
 use service::{environment::Env, readiness::Check};

@@ -44,7 +44,7 @@ impl System {
     /// Starts one on free ports with an empty data directory; `settings` come on top.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         let data = TempDir::new().expect("a temporary directory");
-        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings = owned(settings);
         let (child, addresses) = spawn(data.path(), &settings).await;
         let http = Client::new(addresses["HTTP"]);
         Self { child, settings, data, addresses, http }
@@ -105,6 +105,10 @@ impl System {
     }
 }
 
+fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
 /// The binary of that name that was built with these tests.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a path");
@@ -126,7 +130,7 @@ pub fn command(data_dir: &Path, settings: &[(String, String)]) -> Command {
 
 /// Runs one that is expected to end by itself.
 pub async fn run_to_end(data_dir: &Path, settings: &[(&str, &str)]) -> Exit {
-    let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let settings = owned(settings);
     let mut child = command(data_dir, &settings).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
     let mut stderr = String::new();
     let mut pipe = child.stderr.take().expect("piped");
@@ -138,7 +142,7 @@ pub async fn run_to_end(data_dir: &Path, settings: &[(&str, &str)]) -> Exit {
     Exit { status, stderr }
 }
 
-async fn spawn(data_dir: &Path, settings: &Vec<(String, String)>) -> (Child, HashMap<String, SocketAddr>) {
+async fn spawn(data_dir: &Path, settings: &[(String, String)]) -> (Child, HashMap<String, SocketAddr>) {
     let mut child = command(data_dir, settings).stdout(Stdio::piped()).spawn().expect("it runs");
     let stdout = child.stdout.take().expect("piped");
     let addresses = tokio::time::timeout(START_TIMEOUT, announced(BufReader::new(stdout)));

@@ -72,10 +72,12 @@ async fn grpcurl_needs_no_proto_file_on_either_port() {
 async fn grpcurl_shows_why_a_call_was_refused() {
     let system = System::start(&[]).await;
     let order = system.addr("order gRPC").to_string();
-    let (success, text) = grpcurl(&["-d", r#"{"item":"widget","quantity":-1}"#, &order, "orders.v1.OrderService/CreateOrder"]);
+    let (success, text) =
+        grpcurl(&["-d", r#"{"item":"widget","quantity":-1}"#, &order, "orders.v1.OrderService/CreateOrder"]);
     assert!(!success && text.contains("InvalidArgument") && text.contains("INVALID_REQUEST"), "{text}");
     assert!(text.contains("google.rpc.BadRequest") && text.contains("quantity"), "{text}");
-    let (success, text) = grpcurl(&["-d", r#"{"item":"widget","quantity":101}"#, &order, "orders.v1.OrderService/CreateOrder"]);
+    let (success, text) =
+        grpcurl(&["-d", r#"{"item":"widget","quantity":101}"#, &order, "orders.v1.OrderService/CreateOrder"]);
     assert!(!success && text.contains("INSUFFICIENT_STOCK") && text.contains(r#""remaining":"100""#), "{text}");
 }
 

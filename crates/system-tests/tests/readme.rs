@@ -84,7 +84,8 @@ async fn the_commands_print_what_the_readme_says() {
         assert!(output.status.success(), "{script}\n{stdout}{}", String::from_utf8_lossy(&output.stderr));
         assert!(!stdout.is_empty(), "{script} prints nothing");
         run += 1;
-        if let Some((_, expected)) = blocks.get(at + 1).filter(|(language, _)| language == "text" || language == "json") {
+        if let Some((_, expected)) = blocks.get(at + 1).filter(|(language, _)| language == "text" || language == "json")
+        {
             assert_eq!(masked(&stdout), masked(expected), "{script}");
             compared += 1;
         }

@@ -419,3 +419,22 @@ fn links_between_documents_lead_somewhere() {
     }
     assert_none(&broken, "no such file");
 }
+
+#[test]
+fn every_failure_window_names_a_test_that_exists() {
+    let tests: String = texts(&[".rs"]).into_iter().map(|(_, text)| text).collect();
+    let architecture = read("ARCHITECTURE.md");
+    let rows = architecture.lines().skip_while(|line| !line.starts_with("| failure |")).skip(2);
+    let rows: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() >= 20, "the table of failure windows has {} rows", rows.len());
+    let mut broken = Vec::new();
+    for row in rows {
+        let shown_by = row.trim_end_matches(['|', ' ']).rsplit('|').next().unwrap_or_default();
+        let missing = |name: &&str| !tests.contains(&format!("fn {name}("));
+        if backticked(shown_by).next().is_none() {
+            broken.push(format!("{row}: names none"));
+        }
+        broken.extend(backticked(shown_by).filter(missing).map(str::to_owned));
+    }
+    assert_none(&broken, "these tests of failure windows do not exist");
+}

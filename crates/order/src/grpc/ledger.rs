@@ -86,7 +86,11 @@ fn not_negative(units: i64) -> Result<i64, Invalid> {
 
 /// Leaves room above: the next lease's number is one more.
 fn epoch(epoch: i64) -> Result<i64, Invalid> {
-    if (0..i64::MAX / 2).contains(&epoch) { Ok(epoch) } else { Err(Invalid("must be a lease's number or 0".to_owned())) }
+    if (0..i64::MAX / 2).contains(&epoch) {
+        Ok(epoch)
+    } else {
+        Err(Invalid("must be a lease's number or 0".to_owned()))
+    }
 }
 
 fn query(query: &proto::ReservationQuery) -> Result<ResolveQuery, Invalid> {

@@ -44,12 +44,12 @@ impl OrderApi {
 
     async fn create(&self, request: Request<CreateOrderRequest>) -> Result<CreateOrderResponse, Failure> {
         let call = call(&request);
-        let placement = self.placement(request.into_inner())?;
+        let placement = self.placement(request.get_ref())?;
         let placed = self.place_order.place(placement, call).await?;
         Ok(CreateOrderResponse { order: Some(to_proto(&placed.order)), replayed: placed.replayed })
     }
 
-    fn placement(&self, request: CreateOrderRequest) -> Result<Placement, Failure> {
+    fn placement(&self, request: &CreateOrderRequest) -> Result<Placement, Failure> {
         let key = request.idempotency_key.as_deref().map(IdempotencyKey::parse).transpose();
         let attempt = request.attempt_id.as_deref().map(Token::parse).transpose();
         let reservation = request.reservation_id.as_deref().map(ReservationId::parse_client).transpose();
@@ -149,7 +149,15 @@ mod tests {
             created_at: Timestamp(1_795_000_000_123_456),
         };
         assert_eq!(parse_token(&token(&order)), Ok((order.created_at, order.id)));
-        for bad in ["", ".", "1", "x.y", "1.2", "+1.00000000-0000-0000-0000-000000000005", "01.00000000-0000-0000-0000-000000000005"] {
+        for bad in [
+            "",
+            ".",
+            "1",
+            "x.y",
+            "1.2",
+            "+1.00000000-0000-0000-0000-000000000005",
+            "01.00000000-0000-0000-0000-000000000005",
+        ] {
             assert!(parse_token(bad).is_err(), "{bad}");
         }
     }

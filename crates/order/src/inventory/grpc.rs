@@ -49,11 +49,9 @@ impl Inventory for GrpcInventory {
             },
         };
         match answer.outcome {
-            Some(Outcome::Held(held)) => Ok(Reserved::Held(Stamp {
-                item: request.item.clone(),
-                epoch: Epoch(held.epoch),
-                number: held.number,
-            })),
+            Some(Outcome::Held(held)) => {
+                Ok(Reserved::Held(Stamp { item: request.item.clone(), epoch: Epoch(held.epoch), number: held.number }))
+            }
             Some(Outcome::Insufficient(short)) => Ok(Reserved::Insufficient { remaining: short.remaining }),
             None => Err(Failure::internal("a reserve was answered without an outcome")),
         }

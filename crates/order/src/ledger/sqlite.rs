@@ -103,7 +103,7 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        // When the disk is full SQLite itself rolls back, and the ROLLBACK that follows fails, after which sqlx takes the
+        // When the disk fails SQLite itself rolls back, and the ROLLBACK that follows fails, after which sqlx takes the
         // connection to be in a transaction for ever. Such a one is thrown away.
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
 }

@@ -94,6 +94,17 @@ async fn a_disk_that_cannot_be_written_can_be_read() {
 }
 
 #[tokio::test]
+async fn a_connection_whose_transaction_sqlite_ended_is_replaced() {
+    let (bench, ledger) = bench().await;
+    let lease = bench.lease(&item("widget"), 10).await;
+    let mut transaction = ledger.begin().await.expect("begins");
+    // As SQLite does on an error of the disk, past sqlx.
+    sqlx::query("ROLLBACK").execute(&mut *transaction).await.expect("ended");
+    drop(transaction);
+    bench.sell(&bench.order(&lease)).await;
+}
+
+#[tokio::test]
 async fn a_commit_is_on_the_disk_before_it_is_answered() {
     let (_bench, ledger) = bench().await;
     let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&ledger.writer).await.expect("answers");
