@@ -33,7 +33,7 @@ fmt-fix: tools
 # Lints the Rust code, the shell scripts, the YAML files, the workflows and the spelling.
 lint: tools
     cargo clippy --workspace --all-targets --locked -- --deny warnings
-    shellcheck justw .ci/run scripts/python-env scripts/tools
+    shellcheck justw .ci/run scripts/python-env scripts/system-package scripts/tools
     yamllint --strict .
     actionlint
     zizmor --offline --quiet .github

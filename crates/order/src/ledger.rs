@@ -1,5 +1,5 @@
-//! The ledger port: the only judge of what is sold. Each method is one atomic step of PROTOCOL "How an order is placed",
-//! as described in ARCHITECTURE.md, and may be repeated after any failure.
+//! The ledger port: the only judge of what is sold. Each method is one atomic step of what
+//! ARCHITECTURE.md describes, and may be repeated after any failure.
 
 pub mod conformance;
 pub mod sqlite;

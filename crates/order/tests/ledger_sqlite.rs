@@ -6,10 +6,13 @@ use async_trait::async_trait;
 use contracts::values::Timestamp;
 use order::ledger::{
     CommitOutcome, Ledger, Verdict,
-    conformance::{Bench, LedgerFixture, environment::ManualEnvironment, item},
+    conformance::{Bench, LedgerFixture, item},
     sqlite::SqliteLedger,
 };
-use service::environment::{Env, Environment};
+use service::{
+    environment::{Env, Environment},
+    manual::ManualEnvironment,
+};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
@@ -50,7 +53,7 @@ order::ledger_conformance!(SqliteFixture);
 
 #[tokio::test]
 async fn a_file_opened_again_has_everything() {
-    let clock = Arc::new(ManualEnvironment::default());
+    let clock = ManualEnvironment::new(1);
     let fixture = SqliteFixture::fresh(clock.clone()).await;
     let (directory, ledger) = (fixture.directory.clone(), fixture.ledger.clone());
     let bench = Bench::over(fixture, clock.clone());
@@ -85,7 +88,7 @@ async fn the_file_s_directory_is_made_for_its_owner_alone() {
     let root = TempDir::new().expect("a temporary directory");
     let before = root.path().metadata().expect("there").permissions();
     let path = root.path().join("deep/data/ledger.db");
-    let env = Arc::new(ManualEnvironment::default());
+    let env = ManualEnvironment::new(1);
     let ledger = SqliteLedger::open(&path, env).await.expect("opens");
     ledger.ping().await.expect("answers");
     for made in ["deep", "deep/data"] {
@@ -100,14 +103,14 @@ async fn a_file_that_cannot_be_opened_is_an_error() {
     let root = TempDir::new().expect("a temporary directory");
     let path = root.path().join("ledger.db");
     std::fs::write(&path, "not a database, but long enough to be looked at as one".repeat(100)).expect("written");
-    let env: Env = Arc::new(ManualEnvironment::default());
+    let env: Env = ManualEnvironment::new(1);
     assert!(SqliteLedger::open(&path, env.clone()).await.is_err());
     assert!(SqliteLedger::open(&path.join("below/a/file.db"), env).await.is_err());
 }
 
 #[tokio::test]
 async fn the_view_of_orders_can_be_read_by_people() {
-    let clock = Arc::new(ManualEnvironment::default());
+    let clock = ManualEnvironment::new(1);
     let fixture = SqliteFixture::fresh(clock.clone()).await;
     let path = fixture.path();
     let bench = Bench::over(fixture, clock.clone());
@@ -128,7 +131,7 @@ async fn the_view_of_orders_can_be_read_by_people() {
 
 #[tokio::test]
 async fn a_write_from_outside_is_waited_for_and_seen() {
-    let clock = Arc::new(ManualEnvironment::default());
+    let clock = ManualEnvironment::new(1);
     let fixture = SqliteFixture::fresh(clock.clone()).await;
     let path = fixture.path();
     let bench = Bench::over(fixture, clock);

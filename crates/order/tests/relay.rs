@@ -14,14 +14,14 @@ use contracts::event::{ORDER_CREATED, OrderCreated};
 use order::{
     ledger::{
         Ledger, NewOrder,
-        conformance::{Bench, LedgerFixture, environment::ManualEnvironment, item},
+        conformance::{Bench, LedgerFixture, item},
         sqlite::SqliteLedger,
     },
     metrics::OrderMetrics,
     relay::{CONFIRM_TIMEOUT_MS, Relay, RelayError},
 };
 use prometheus_client::registry::Registry;
-use service::environment::Env;
+use service::{environment::Env, manual::ManualEnvironment};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -110,7 +110,7 @@ struct World {
 impl World {
     /// With so many events in the outbox.
     async fn new(events: usize) -> Self {
-        let clock = Arc::new(ManualEnvironment::default());
+        let clock = ManualEnvironment::new(1);
         let fixture = Fixture::fresh(clock.clone()).await;
         let queue = InProcessBroker::open(&fixture.data.path().join("broker.db"), clock.clone()).await;
         let broker = Arc::new(FaultyBroker { queue: queue.expect("it opens"), faults: Mutex::default() });

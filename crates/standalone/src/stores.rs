@@ -17,7 +17,7 @@ use service::{environment::Env, readiness::Check};
 /// The stores, open.
 pub struct Stores {
     /// SQLite.
-    pub ledger: Arc<dyn Ledger>,
+    pub ledger: Arc<SqliteLedger>,
     /// Memory: refilled from the ledger through leases.
     pub stock: Arc<dyn StockStore>,
     /// SQLite.
@@ -63,6 +63,11 @@ impl Stores {
             broker: InProcessBroker::open(&data_dir.join("broker.db"), env.clone()).await?,
             _lock: lock,
         })
+    }
+
+    /// Waits for what is under way in the ledger, and leaves one tidy file.
+    pub async fn close(self) {
+        self.ledger.close().await;
     }
 
     /// Whether the ledger answers.

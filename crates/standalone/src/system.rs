@@ -101,7 +101,7 @@ pub struct System {
     servers: Vec<BoxFuture<'static, ()>>,
     background: Vec<BoxFuture<'static, ()>>,
     /// Keeps the data directory locked.
-    _stores: Stores,
+    stores: Stores,
 }
 
 impl System {
@@ -180,13 +180,15 @@ impl System {
             (listeners.inventory, inventory_rpc.router()),
             (listeners.admin, admin),
         ];
-        Ok(Self { servers: one_after_the_other(servers, &env, &lifecycle), background, lifecycle, _stores: stores })
+        Ok(Self { servers: one_after_the_other(servers, &env, &lifecycle), background, lifecycle, stores })
     }
 
     /// Serves until a signal, then drains.
     pub async fn run(self) -> ExitCode {
         self.lifecycle.ready();
-        self.lifecycle.run_until_signal(self.servers, self.background).await
+        let code = self.lifecycle.run_until_signal(self.servers, self.background).await;
+        self.stores.close().await;
+        code
     }
 }
 

@@ -21,6 +21,13 @@ pub fn post(path: &str, lines: &str, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A GET with these header lines, each ended by CRLF, and a body.
+pub fn get(path: &str, lines: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("GET {path} HTTP/1.1\r\nHost: orders\r\n{lines}\r\n").into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
 /// A POST of JSON, or of what pretends to be JSON.
 pub fn post_json(path: &str, body: &[u8]) -> Vec<u8> {
     post(path, &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()), body)
@@ -41,9 +48,20 @@ pub fn post_chunked(path: &str, body: &[u8], chunk_bytes: usize) -> Vec<u8> {
 /// Sends these bytes on a new connection and reads one answer.
 pub async fn send(addr: SocketAddr, bytes: &[u8]) -> Answer {
     let mut stream = connect(addr).await;
-    // A server may refuse before it has read all; what it answers is what counts.
-    let _ = stream.write_all(bytes).await;
+    write(&mut stream, bytes).await;
     read(&mut stream).await.expect("an answer")
+}
+
+/// Sends these bytes, or those of them that the other side takes: it may refuse before it has read all, and what it
+/// answers is what counts.
+pub async fn write(stream: &mut TcpStream, bytes: &[u8]) {
+    let _ = stream.write_all(bytes).await;
+}
+
+/// Sends no more.
+pub async fn finish(stream: &mut TcpStream) {
+    // Closed by the other side already: then it reads no more either.
+    let _ = stream.shutdown().await;
 }
 
 /// A new connection.

@@ -55,6 +55,11 @@ impl System {
         self.addresses[port]
     }
 
+    /// The same as a URL.
+    pub fn url(&self, port: &str) -> String {
+        format!("http://{}", self.addr(port))
+    }
+
     /// Where it keeps its data.
     pub fn data_dir(&self) -> &Path {
         self.data.path()
@@ -73,9 +78,7 @@ impl System {
 
     /// SIGTERM, without waiting.
     pub fn terminate(&self) {
-        let pid = self.child.id().expect("it runs").to_string();
-        let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
-        assert!(sent.success());
+        signal("TERM", &self.child.id().expect("it runs").to_string());
     }
 
     /// Waits for its end.
@@ -103,6 +106,13 @@ impl System {
     pub async fn count(&self, name: &str) -> u64 {
         self.metric(name).await as u64
     }
+}
+
+/// Sends a signal to a process, or with a minus before the id to its group. The shell's own kill: small systems have no
+/// other.
+pub fn signal(name: &str, id: &str) {
+    let sent = std::process::Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status();
+    assert!(sent.expect("sh runs").success(), "SIG{name} to {id}");
 }
 
 fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use broker::in_process::InProcessBroker;
 use contracts::{
     Failure, Reason,
     values::{Epoch, IdempotencyKey, Item, Quantity, ReservationId, Token, Ttl},
@@ -67,6 +68,12 @@ pub struct Wired {
     pub ledger: Arc<SqliteLedger>,
     /// The real stock store.
     pub stock: Arc<MemoryStock>,
+    /// The real broker. The relay publishes to it; nobody consumes.
+    pub broker: Arc<InProcessBroker>,
+    /// The inventory service, whose background work is not run.
+    pub inventory: InventoryService,
+    /// What it has counted.
+    pub inventory_metrics: InventoryMetrics,
     /// What the inventory service does.
     pub reservations: Reservations,
     /// What the order service does.
@@ -95,9 +102,7 @@ impl Wired {
         let env = Lifecycle::new().env();
         let data = TempDir::new().expect("a temporary directory");
         let ledger = SqliteLedger::open(&data.path().join("ledger.db"), env.clone()).await.expect("it opens");
-        let broker = broker::in_process::InProcessBroker::open(&data.path().join("broker.db"), env.clone())
-            .await
-            .expect("opens");
+        let broker = InProcessBroker::open(&data.path().join("broker.db"), env.clone()).await.expect("it opens");
         let stock = MemoryStock::new(env.clone());
         let seams = Arc::new(Seams {
             commit: tokio::sync::Mutex::new(None),
@@ -106,20 +111,22 @@ impl Wired {
             reserves: Mutex::default(),
             releases: Mutex::default(),
         });
+        let inventory_metrics = InventoryMetrics::register(&mut Registry::default());
         let backend = Backend {
             env: env.clone(),
             store: stock.clone(),
             ledger: Arc::new(DirectLedger(ledger.clone())),
             default_stock,
-            metrics: InventoryMetrics::register(&mut Registry::default()),
+            metrics: inventory_metrics.clone(),
         };
-        let reservations = InventoryService::new(backend, broker.clone()).reservations();
+        let inventory = InventoryService::new(backend, broker.clone());
+        let reservations = inventory.reservations();
         let stop = CancellationToken::new();
         let ports = Ports {
             env: env.clone(),
             ledger: Arc::new(ScriptedLedger { ledger: ledger.clone(), seams: seams.clone() }),
             inventory: Arc::new(DirectInventory { reservations: reservations.clone(), seams: seams.clone() }),
-            broker,
+            broker: broker.clone(),
         };
         let metrics = OrderMetrics::register(&mut Registry::default());
         let service = OrderService::new(ports, Ttl::parse_seconds(30).expect("valid"), &metrics, &stop);
@@ -127,7 +134,20 @@ impl Wired {
             env.start(work);
         }
         let (order, committer) = (service.place_order, service.committer);
-        Self { env, ledger, stock, reservations, order, committer, seams, _stop: stop.drop_guard(), _data: data }
+        Self {
+            env,
+            ledger,
+            stock,
+            broker,
+            inventory,
+            inventory_metrics,
+            reservations,
+            order,
+            committer,
+            seams,
+            _stop: stop.drop_guard(),
+            _data: data,
+        }
     }
 
     /// Runs before every commit.
@@ -163,17 +183,22 @@ impl Wired {
 
     /// A hold of `widget` that a client made.
     pub async fn hold(&self, quantity: i64) -> ReservationId {
-        let request = ReserveRequest {
-            id: ReservationId(self.env.uuid()),
-            item: item("widget"),
-            quantity: units(quantity),
-            ttl: Ttl::DEFAULT,
-            least_epoch: Epoch::NONE,
-            hint: true,
-        };
+        let request = ReserveRequest { hint: true, ..hold_request(ReservationId(self.env.uuid()), quantity) };
         let held = self.reservations.reserve(&self.call(), &request).await.expect("answered");
         assert!(matches!(held, reservations::Reserved::Held { .. }));
         request.id
+    }
+}
+
+/// A hold of `widget`.
+pub fn hold_request(id: ReservationId, quantity: i64) -> ReserveRequest {
+    ReserveRequest {
+        id,
+        item: item("widget"),
+        quantity: units(quantity),
+        ttl: Ttl::DEFAULT,
+        least_epoch: Epoch::NONE,
+        hint: false,
     }
 }
 

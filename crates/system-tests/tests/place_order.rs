@@ -11,17 +11,23 @@ use std::{
     time::Duration,
 };
 
-use contracts::{Reason, values::Epoch};
+use contracts::{
+    Reason,
+    values::{Epoch, ReservationId},
+};
 use futures::future::join_all;
+use inventory::reservations::Reserved;
 use order::{
-    ledger::{Ledger, OpenOutcome, ResolveQuery, Verdict},
+    attempt::{Identity, fingerprint, reservation_id},
+    ledger::{Ledger, NewOrder, OpenOutcome, ResolveQuery, Verdict},
     place_order::{FENCES_MAX, Placement},
 };
 use system_tests::{
     eventually,
-    wired::{Fate, Wired, attempt, item, key, placement},
+    wired::{Fate, Wired, attempt, hold_request, item, key, placement, units},
 };
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 #[tokio::test]
 async fn orders_that_wait_for_the_committer_are_committed_in_one_transaction() {
@@ -195,7 +201,7 @@ async fn a_caller_that_hangs_up_does_not_stop_the_order_half_way() {
     let gate = Arc::new(Semaphore::new(0));
     let held = gate.clone();
     wired
-        .script_commits(Box::new(move |_| {
+        .script_reserves(Box::new(move |_| {
             let gate = held.clone();
             Box::pin(async move {
                 gate.acquire().await.expect("open").forget();
@@ -207,8 +213,8 @@ async fn a_caller_that_hangs_up_does_not_stop_the_order_half_way() {
         let wired = wired.clone();
         tokio::spawn(async move { wired.place(3, attempt("a")).await })
     };
-    eventually(Duration::from_secs(5), "it is being committed", async || {
-        (wired.seams.commits.lock().expect("whole").len() == 1).then_some(())
+    eventually(Duration::from_secs(5), "it holds the units", async || {
+        (wired.seams.reserves.lock().expect("whole").len() == 1).then_some(())
     })
     .await;
     caller.abort();
@@ -227,6 +233,7 @@ async fn one_key_is_one_order_and_stands_for_one_content() {
     let other = wired.place(4, key("k")).await.expect_err("other content");
     assert_eq!(other.reason, Reason::IdempotencyKeyReused);
     assert_eq!(wired.free().await, 7);
+    assert_eq!(wired.seams.reserves.lock().expect("whole").len(), 1, "what is known needs no hold");
 }
 
 #[tokio::test]
@@ -249,32 +256,31 @@ async fn concurrent_requests_with_one_key_and_two_contents_make_one_order() {
 #[tokio::test]
 async fn a_repeat_that_finds_its_own_order_has_taken_the_last_units_is_not_refused() {
     let wired = Wired::new(3).await;
-    let again = Arc::new(tokio::sync::Mutex::new(None));
-    // The second request looks its key up, finds nothing, and is then overtaken by the first, fenced one under another id.
-    fence_before_commits(&wired, 1).await;
-    let result = again.clone();
-    let order = wired.order.clone();
-    let call = wired.call();
-    let mut first = true;
+    let (ledger, reservations, call) = (wired.ledger.clone(), wired.reservations.clone(), wired.call());
+    let (fingerprint, now) = (fingerprint(&item("widget"), units(3), None), wired.env.now());
+    // The repeat has looked its key up and found nothing. Now the first try, which was fenced once, sells all there is
+    // under its second id.
     wired
         .script_reserves(Box::new(move |_| {
-            let (order, call, result) = (order.clone(), call.clone(), result.clone());
-            let overtake = std::mem::take(&mut first);
+            let (ledger, reservations, call) = (ledger.clone(), reservations.clone(), call.clone());
             Box::pin(async move {
-                if overtake {
-                    // Its own reserves pass through this script, which is busy: so it is placed without it.
-                    let task = tokio::spawn(async move { order.place(placement(3, key("k")), call).await });
-                    *result.lock().await = Some(task);
-                }
+                let id = reservation_id(&key("k"), &fingerprint, 1);
+                let hold = hold_request(id, 3);
+                let Reserved::Held { stamp, .. } = reservations.reserve(&call, &hold).await.expect("answered") else {
+                    panic!("three units are free");
+                };
+                let Identity::Key(key) = key("k") else { panic!("a key") };
+                let key = Some((key, fingerprint));
+                let order =
+                    NewOrder { id, stamp, quantity: units(3), key, created_at: now, traceparent: String::new() };
+                ledger.commit(&[order]).await.expect("committed");
                 Fate::Happens
             })
         }))
         .await;
-    let first = wired.place(3, key("k")).await.expect("placed or replayed");
-    let task = again.lock().await.take().expect("started");
-    let second = task.await.expect("no panic").expect("placed or replayed");
-    assert_eq!(first.order.id, second.order.id);
-    assert_eq!(wired.free().await, 0);
+    let placed = wired.place(3, key("k")).await.expect("its own order is found");
+    assert_eq!(wired.orders().await, [placed.order]);
+    assert!(placed.replayed);
 }
 
 #[tokio::test]
@@ -299,7 +305,7 @@ async fn a_refused_order_leaves_no_trace() {
     wired.place(10, key("k")).await.expect("placed");
 }
 
-fn on_hold(quantity: i64, id: contracts::values::ReservationId, name: &str) -> Placement {
+fn on_hold(quantity: i64, id: ReservationId, name: &str) -> Placement {
     Placement { reservation: Some(id), ..placement(quantity, attempt(name)) }
 }
 
@@ -361,16 +367,9 @@ async fn a_stock_store_that_is_wiped_between_hold_and_commit_sells_nothing_twice
                 if wipe {
                     stock.wipe();
                     // Somebody else's request opens the item anew, before the first order is committed.
-                    let request = inventory::stock::ReserveRequest {
-                        id: contracts::values::ReservationId(uuid::Uuid::from_u128(1)),
-                        item: item("widget"),
-                        quantity: system_tests::wired::units(10),
-                        ttl: contracts::values::Ttl::DEFAULT,
-                        least_epoch: Epoch::NONE,
-                        hint: false,
-                    };
+                    let request = hold_request(ReservationId(Uuid::from_u128(1)), 10);
                     let held = reservations.reserve(&call, &request).await.expect("answered");
-                    assert!(matches!(held, inventory::reservations::Reserved::Held { .. }));
+                    assert!(matches!(held, Reserved::Held { .. }));
                 }
                 Fate::Happens
             })

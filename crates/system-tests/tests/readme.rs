@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use system_tests::System;
+use system_tests::{System, system::signal};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -116,8 +116,7 @@ async fn just_up_builds_and_runs_the_system() {
     let answer = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     // Ctrl-C goes to the whole group, as from a terminal.
-    let group = format!("-{}", child.id().expect("it runs"));
-    assert!(Command::new("kill").args(["-INT", "--", &group]).status().await.expect("kill runs").success());
+    signal("INT", &format!("-{}", child.id().expect("it runs")));
     tokio::time::timeout(Duration::from_secs(30), child.wait()).await.expect("it stops").expect("a status");
     assert!(data.path().join("ledger.db").exists());
 }

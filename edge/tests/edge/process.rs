@@ -80,7 +80,7 @@ async fn it_serves_until_it_is_told_to_end() {
     let metrics = String::from_utf8(get(addr("admin"), "/metrics").await.body).expect("text");
     assert!(metrics.contains("http_server_request_duration_seconds_count"), "{metrics}");
 
-    let told = Command::new("kill").arg(process.0.id().to_string()).status().expect("kill runs");
+    let told = Command::new("sh").args(["-c", &format!("kill {}", process.0.id())]).status().expect("sh runs");
     assert!(told.success());
     let rest: Vec<_> = lines.map_while(Result::ok).collect();
     assert_eq!(process.0.wait().expect("it ends").code(), Some(0), "{rest:#?}");

@@ -14,13 +14,15 @@ use contracts::{
 };
 use service::rpc::reply;
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 use super::bounded;
 use crate::{
     committer::failure,
     ledger::{Ledger, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, RestockOutcome, Verdict},
 };
+
+/// Most units that an item can start with: far above any shop's, and far below where a sum would overflow.
+pub const INITIAL_MAX: i64 = 1_000_000_000;
 
 /// Serves the ledger to the inventory service.
 pub struct LedgerApi {
@@ -35,7 +37,7 @@ impl LedgerApi {
 
     async fn open(&self, request: OpenStockRequest) -> Result<OpenStockResponse, Failure> {
         let item = parse("item", Item::parse(&request.item))?;
-        let initial = parse("initial", not_negative(request.initial))?;
+        let initial = parse("initial", initial(request.initial))?;
         let dead = Epoch(parse("dead_epoch", epoch(request.dead_epoch))?);
         let outcome = match self.ledger.open_stock(&item, initial, dead).await.map_err(failure)? {
             OpenOutcome::Lease(lease) => {
@@ -48,7 +50,7 @@ impl LedgerApi {
 
     async fn stock(&self, request: GetStockRequest) -> Result<GetStockResponse, Failure> {
         bounded("items", &request.items, QUERY_BATCH_MAX)?;
-        let initial = parse("initial", not_negative(request.initial))?;
+        let initial = parse("initial", initial(request.initial))?;
         let items = request.items.iter().map(|item| Item::parse(item)).collect::<Result<Vec<_>, _>>();
         let stocks = self.ledger.stock(&parse("items", items)?, initial).await.map_err(failure)?;
         let stocks = stocks
@@ -66,13 +68,12 @@ impl LedgerApi {
     }
 
     async fn restock(&self, request: RecordRestockRequest) -> Result<RecordRestockResponse, Failure> {
-        let id = Uuid::try_parse(&request.id).map_err(|_| Invalid("must be a UUID".to_owned()));
         let restock = Restock {
-            id: parse("id", id)?,
+            id: parse("id", ReservationId::parse(&request.id))?.0,
             item: parse("item", Item::parse(&request.item))?,
             quantity: parse("quantity", Quantity::parse(request.quantity))?,
         };
-        let initial = parse("initial", not_negative(request.initial))?;
+        let initial = parse("initial", initial(request.initial))?;
         match self.ledger.record_restock(&restock, initial).await.map_err(failure)? {
             RestockOutcome::Journalled(epoch) => Ok(RecordRestockResponse { epoch: epoch.0 }),
             RestockOutcome::OtherContent => Err(Failure::of(Reason::RestockMismatch)),
@@ -80,8 +81,8 @@ impl LedgerApi {
     }
 }
 
-fn not_negative(units: i64) -> Result<i64, Invalid> {
-    if units < 0 { Err(Invalid("must not be negative".to_owned())) } else { Ok(units) }
+fn initial(units: i64) -> Result<i64, Invalid> {
+    if (0..=INITIAL_MAX).contains(&units) { Ok(units) } else { Err(Invalid(format!("must be 0 to {INITIAL_MAX}"))) }
 }
 
 /// Leaves room above: the next lease's number is one more.
@@ -93,12 +94,16 @@ fn epoch(epoch: i64) -> Result<i64, Invalid> {
     }
 }
 
+fn positive(number: i64) -> Result<i64, Invalid> {
+    if number < 1 { Err(Invalid("must be 1 or more".to_owned())) } else { Ok(number) }
+}
+
 fn query(query: &proto::ReservationQuery) -> Result<ResolveQuery, Invalid> {
     let stamp = query.stamp.as_ref().map(|stamp| {
         Ok(Stamp {
             item: Item::parse(&stamp.item)?,
-            epoch: Epoch(epoch(stamp.epoch)?),
-            number: not_negative(stamp.number)?,
+            epoch: Epoch(positive(epoch(stamp.epoch)?)?),
+            number: positive(stamp.number)?,
         })
     });
     Ok(ResolveQuery { id: ReservationId::parse(&query.reservation_id)?, stamp: stamp.transpose()? })

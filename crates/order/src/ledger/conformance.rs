@@ -1,15 +1,23 @@
 //! The suite that every ledger passes, written once: see [`ledger_conformance!`](crate::ledger_conformance).
 //!
 //! - this module: what a store brings, and what the checks share
-//! - [`environment`]: a clock that the checks move
 //! - [`committing`], [`leasing`], [`judging`], [`restocking`], [`listing`], [`relaying`]: the port, method by method
 //! - [`racing`]: many callers at once, and callers that go away
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use contracts::values::{Epoch, IdempotencyKey, Item, Lease, Quantity, ReservationId, Stamp};
-use service::environment::{Env, Environment};
+use service::{
+    environment::{Env, Environment},
+    manual::ManualEnvironment,
+};
 
 use super::{
     CommitOutcome, Fingerprint, ItemStock, LEASE_GRACE_MS, Ledger, LedgerError, NewOrder, OpenOutcome, ResolveQuery,
@@ -17,15 +25,12 @@ use super::{
 };
 
 pub mod committing;
-pub mod environment;
 pub mod judging;
 pub mod leasing;
 pub mod listing;
 pub mod racing;
 pub mod relaying;
 pub mod restocking;
-
-use environment::ManualEnvironment;
 
 /// What an implementation brings to the suite.
 #[async_trait]
@@ -48,20 +53,21 @@ pub struct Bench {
     pub ledger: Arc<dyn Ledger>,
     /// Its clock.
     pub clock: Arc<ManualEnvironment>,
+    numbers: AtomicI64,
     fixture: Box<dyn LedgerFixture>,
 }
 
 impl Bench {
     /// Makes one.
     pub async fn fresh<F: LedgerFixture>() -> Self {
-        let clock = Arc::new(ManualEnvironment::default());
+        let clock = ManualEnvironment::new(1);
         let fixture = F::fresh(clock.clone()).await;
         Self::over(fixture, clock)
     }
 
     /// Takes one that is there, in this environment.
     pub fn over(fixture: impl LedgerFixture, clock: Arc<ManualEnvironment>) -> Self {
-        Self { ledger: fixture.ledger(), clock, fixture: Box::new(fixture) }
+        Self { ledger: fixture.ledger(), clock, numbers: AtomicI64::new(1), fixture: Box::new(fixture) }
     }
 
     /// The clock, as a program takes it.
@@ -82,7 +88,11 @@ impl Bench {
     pub fn order(&self, lease: &Lease) -> NewOrder {
         NewOrder {
             id: self.id(),
-            stamp: Stamp { item: lease.item.clone(), epoch: lease.epoch, number: self.clock.next_number() },
+            stamp: Stamp {
+                item: lease.item.clone(),
+                epoch: lease.epoch,
+                number: self.numbers.fetch_add(1, Ordering::SeqCst),
+            },
             quantity: units(1),
             key: None,
             created_at: self.clock.now(),

@@ -2,14 +2,17 @@
 
 use std::{
     collections::HashSet,
+    future::{Future, poll_fn},
     sync::{Arc, Mutex},
+    task::Poll,
     time::Duration,
 };
 
 use contracts::values::{Epoch, Lease, ReservationId, Stamp};
 use futures::FutureExt;
+use service::environment::Environment;
 
-use super::{Bench, environment::side_by_side, item, units};
+use super::{Bench, item, units};
 use crate::ledger::{
     CommitOutcome, LEASE_GRACE_MS, Ledger, NewOrder, OpenOutcome, ResolveQuery, Restock, RestockOutcome, Verdict,
 };
@@ -204,25 +207,48 @@ pub async fn an_order_and_a_tombstone_exclude_each_other(bench: &Bench) {
     assert_eq!(bench.stock(&item("widget")).await.sold, sold);
 }
 
-/// Wherever it was: its order is there whole or not at all, and the next caller is served.
+/// Most steps that a commit of one order may take.
+const COMMIT_STEPS_MAX: usize = 200;
+
+/// Polls whenever there is progress, so many times; gives up at once or at the next progress. Says whether it was done.
+async fn take_steps(work: &mut (impl Future<Output: Send> + Unpin), steps: usize, at_once: bool) -> bool {
+    let mut taken = 0;
+    poll_fn(|context| {
+        if taken == steps {
+            return Poll::Ready(false);
+        }
+        taken += 1;
+        match work.poll_unpin(context) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if at_once && taken == steps => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Whatever step it was at: its order is there whole or not at all, and the next caller is served.
 pub async fn a_caller_that_goes_away_leaves_no_half_order(bench: &Bench) {
     let lease = bench.lease(&item("widget"), 10_000).await;
     let mut gone = Vec::new();
-    for polls in 0..60 {
-        let order = bench.keyed_order(&lease, &format!("key {polls}"));
-        let batch = [order.clone()];
-        let mut commit = bench.ledger.commit(&batch);
-        for _ in 0..polls {
-            if futures::poll!(&mut commit).is_ready() {
-                break;
-            }
-            tokio::task::yield_now().await;
+    let mut last_step_seen = false;
+    for steps in 0..COMMIT_STEPS_MAX {
+        for at_once in [true, false] {
+            let order = bench.keyed_order(&lease, &format!("key {steps} {at_once}"));
+            let batch = [order.clone()];
+            let mut commit = bench.ledger.commit(&batch);
+            last_step_seen |= take_steps(&mut commit, steps, at_once).await;
+            drop(commit);
+            gone.push(order);
+            bench.sell(&bench.order(&lease)).await;
         }
-        drop(commit);
-        gone.push(order);
-        bench.sell(&bench.order(&lease)).await;
+        if last_step_seen {
+            break;
+        }
     }
-    let mut sold = i64::try_from(gone.len()).expect("few");
+    assert!(last_step_seen, "a commit has an end");
+    let count = i64::try_from(gone.len()).expect("few");
+    let mut sold = count;
     for order in &gone {
         let by_id = bench.ledger.order(order.id).await.expect("answers");
         let (key, _) = order.key.as_ref().expect("it has one");
@@ -230,6 +256,7 @@ pub async fn a_caller_that_goes_away_leaves_no_half_order(bench: &Bench) {
         assert_eq!(by_id, by_key);
         sold += i64::from(by_id.is_some());
     }
+    assert!(count < sold && sold < 2 * count, "some were gone before the end, and some after it");
     assert_eq!(bench.stock(&item("widget")).await.sold, sold);
     assert_eq!(bench.ledger.outbox_backlog().await.expect("answers").events, u64::try_from(sold).expect("positive"));
     // Asked again with the same id, each is sold once.
@@ -237,5 +264,15 @@ pub async fn a_caller_that_goes_away_leaves_no_half_order(bench: &Bench) {
         let outcome = bench.commit_one(order).await;
         assert!(matches!(outcome, CommitOutcome::Created(_) | CommitOutcome::Existing(_)), "{outcome:?}");
     }
-    assert_eq!(bench.stock(&item("widget")).await.sold, 120);
+    assert_eq!(bench.stock(&item("widget")).await.sold, 2 * count);
+}
+
+/// Runs tasks side by side and waits for all of them.
+async fn side_by_side<T: Send + 'static>(
+    environment: &dyn Environment,
+    tasks: impl IntoIterator<Item: Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let running: Vec<_> = tasks.into_iter().map(|task| environment.detached(task)).collect();
+    let done = futures::future::join_all(running).await;
+    done.into_iter().map(|result| result.expect("the task did not panic")).collect()
 }

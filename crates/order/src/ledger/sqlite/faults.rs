@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use service::environment::Env;
+use service::{environment::Env, manual::ManualEnvironment};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
 use super::SqliteLedger;
 use crate::ledger::{
     COMMIT_BATCH_MAX, CommitOutcome, Ledger, LedgerError, NewOrder,
-    conformance::{Bench, LedgerFixture, environment::ManualEnvironment, item},
+    conformance::{Bench, LedgerFixture, item},
 };
 
 struct Fixture {
@@ -36,7 +36,7 @@ impl LedgerFixture for Fixture {
 }
 
 async fn bench() -> (Bench, Arc<SqliteLedger>) {
-    let clock = Arc::new(ManualEnvironment::default());
+    let clock = ManualEnvironment::new(1);
     let fixture = Fixture::fresh(clock.clone()).await;
     let ledger = fixture.ledger.clone();
     (Bench::over(fixture, clock), ledger)

@@ -1,17 +1,15 @@
 //! Whether statements find their rows by an index, and never by reading a whole table that only grows.
 
-use std::sync::Arc;
-
 use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
 use super::{SqliteLedger, commit, leases, reads, verdicts};
-use crate::ledger::conformance::environment::ManualEnvironment;
+use service::manual::ManualEnvironment;
 
 /// The steps of a statement's plan, as SQLite describes them.
 async fn plan(statement: &str) -> Vec<String> {
     let directory = TempDir::new().expect("a temporary directory");
-    let env = Arc::new(ManualEnvironment::default());
+    let env = ManualEnvironment::new(1);
     let ledger = SqliteLedger::open(&directory.path().join("ledger.db"), env).await.expect("opens");
     let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
     let rows = sqlx::query(explain).fetch_all(&ledger.writer).await.expect("a statement that SQLite knows");
