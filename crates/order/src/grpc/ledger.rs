@@ -94,19 +94,18 @@ fn epoch(epoch: i64) -> Result<i64, Invalid> {
     }
 }
 
-fn positive(number: i64) -> Result<i64, Invalid> {
-    if number < 1 { Err(Invalid("must be 1 or more".to_owned())) } else { Ok(number) }
+/// A hold's stamp, or 0 and 0 for an id that has no hold.
+fn stamp(stamp: &proto::Stamp) -> Result<Stamp, Invalid> {
+    let (item, epoch, number) = (Item::parse(&stamp.item)?, epoch(stamp.epoch)?, stamp.number);
+    if (epoch == 0) != (number == 0) || number < 0 {
+        return Err(Invalid("a stamp's epoch and number are both 1 or more, or both 0".to_owned()));
+    }
+    Ok(Stamp { item, epoch: Epoch(epoch), number })
 }
 
 fn query(query: &proto::ReservationQuery) -> Result<ResolveQuery, Invalid> {
-    let stamp = query.stamp.as_ref().map(|stamp| {
-        Ok(Stamp {
-            item: Item::parse(&stamp.item)?,
-            epoch: Epoch(positive(epoch(stamp.epoch)?)?),
-            number: positive(stamp.number)?,
-        })
-    });
-    Ok(ResolveQuery { id: ReservationId::parse(&query.reservation_id)?, stamp: stamp.transpose()? })
+    let stamp = query.stamp.as_ref().map(stamp).transpose()?;
+    Ok(ResolveQuery { id: ReservationId::parse(&query.reservation_id)?, stamp })
 }
 
 fn verdict(verdict: Verdict) -> proto::Verdict {
