@@ -2,6 +2,8 @@
 
 set positional-arguments := true
 
+# Nobody edits and builds again on a machine that only checks.
+export CARGO_INCREMENTAL := env("CARGO_INCREMENTAL", if env("CI", "") == "true" { "0" } else { "1" })
 export PATH := justfile_directory() / ".tools/bin:" + env("PATH")
 
 # Lists the recipes.

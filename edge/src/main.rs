@@ -25,6 +25,7 @@ async fn main() -> ExitCode {
     if let Some(done) = cli::answer("edge", HELP) {
         return done;
     }
+    service::open_files::raise_limit();
     let (settings, telemetry) = match settings(Settings::from_env()) {
         Ok(read) => read,
         Err(bad) => return cli::fail(EXIT_BAD_SETTINGS, &bad),

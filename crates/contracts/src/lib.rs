@@ -3,11 +3,13 @@
 //! - [`orders`], [`inventory`]: code generated from `proto/`, the same for every side
 //! - [`values`]: the types that a request is parsed into before anything is done with it
 //! - [`event`]: the `order_created` message
+//! - [`ledger`]: questions to the ledger and its answers
 //! - [`reason`]: the one table of error reasons
 //! - [`failure`]: an error on its way to a caller, over gRPC and back
 
 pub mod event;
 pub mod failure;
+pub mod ledger;
 pub mod reason;
 pub mod values;
 

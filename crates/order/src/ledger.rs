@@ -5,13 +5,11 @@ pub mod conformance;
 pub mod sqlite;
 
 use async_trait::async_trait;
-use contracts::values::{Epoch, IdempotencyKey, Item, Lease, Quantity, ReservationId, Stamp, Timestamp};
-use uuid::Uuid;
+pub use contracts::ledger::{ItemStock, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, Verdict};
+use contracts::values::{Epoch, IdempotencyKey, Item, Quantity, ReservationId, Stamp, Timestamp};
 
 /// Most orders of one [`Ledger::commit`].
 pub const COMMIT_BATCH_MAX: usize = 256;
-/// Most reservations of one [`Ledger::resolve`], and items of one [`Ledger::stock`].
-pub const QUERY_BATCH_MAX: usize = 500;
 /// How long a fresh lease is left alone before another may fence it, in milliseconds.
 pub const LEASE_GRACE_MS: u64 = 250;
 
@@ -72,59 +70,6 @@ pub enum CommitOutcome {
     KeyTaken(KeyedOrder),
     /// The hold's epoch is not the item's newest, which is this.
     Fenced(Epoch),
-}
-
-/// Answer to a request for a lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OpenOutcome {
-    /// Granted.
-    Lease(Lease),
-    /// The newest lease is above the epoch named dead and younger than [`LEASE_GRACE_MS`]; nothing was changed.
-    Wait,
-}
-
-/// What the ledger knows of an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ItemStock {
-    /// The newest lease; [`Epoch::NONE`] when it was never lent.
-    pub epoch: Epoch,
-    /// Initial stock plus all restocks.
-    pub received: i64,
-    /// Units in confirmed orders.
-    pub sold: i64,
-}
-
-/// A reservation to judge. Without a stamp it is only looked up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResolveQuery {
-    /// The reservation.
-    pub id: ReservationId,
-    /// The hold to judge.
-    pub stamp: Option<Stamp>,
-}
-
-/// The ledger's judgement of a reservation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// An order under this stamp, or under any when none was named.
-    Confirmed,
-    /// An order under another stamp: the hold is surplus.
-    ConfirmedElsewhere,
-    /// Not an order, for ever.
-    Aborted,
-    /// None yet; only without a stamp.
-    Unknown,
-}
-
-/// Units that came in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restock {
-    /// Names it: repeats change nothing.
-    pub id: Uuid,
-    /// The item.
-    pub item: Item,
-    /// Units.
-    pub quantity: Quantity,
 }
 
 /// What became of a restock.

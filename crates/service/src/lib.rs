@@ -11,7 +11,7 @@
 //! - [`http`]: metrics and request ids of HTTP
 //! - [`admin`]: metrics and health over HTTP
 //! - [`readiness`]: gRPC health in step with the stores
-//! - [`lifecycle`]: start and end of a process
+//! - [`lifecycle`]: start and end of a process; [`open_files`]: how many it may have
 
 pub mod admin;
 pub mod call;
@@ -21,6 +21,7 @@ pub mod health;
 pub mod http;
 pub mod lifecycle;
 pub mod manual;
+pub mod open_files;
 pub mod readiness;
 pub mod rpc;
 pub mod rpc_client;

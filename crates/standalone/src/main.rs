@@ -38,6 +38,7 @@ async fn main() -> ExitCode {
     if let Some(done) = service::cli::answer("standalone", HELP) {
         return done;
     }
+    service::open_files::raise_limit();
     let settings = match StandaloneSettings::read(Settings::from_env()) {
         Ok(settings) => settings,
         Err(bad) => return service::cli::fail(EXIT_BAD_SETTINGS, &bad),

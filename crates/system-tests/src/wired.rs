@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use inventory::{
     Inventory as InventoryService,
     backend::Backend,
-    ledger::{self as asked, StockLedger},
+    ledger::StockLedger,
     metrics::InventoryMetrics,
     reservations::{self, Reservations},
     stock::{ReserveRequest, memory::MemoryStock},
@@ -23,8 +23,8 @@ use order::{
     attempt::Identity,
     inventory::{Inventory, Reserve, Reserved},
     ledger::{
-        CommitOutcome, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, OutboxBacklog,
-        OutboxBatch, ResolveQuery, Restock, RestockOutcome, Verdict, sqlite::SqliteLedger,
+        CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order,
+        OutboxBacklog, OutboxBatch, ResolveQuery, Restock, RestockOutcome, Verdict, sqlite::SqliteLedger,
     },
     metrics::OrderMetrics,
     place_order::{Placed, Placement},
@@ -226,41 +226,20 @@ fn unavailable(error: LedgerError) -> Failure {
 
 #[async_trait]
 impl StockLedger for DirectLedger {
-    async fn open_stock(
-        &self,
-        _: &Call,
-        item: &Item,
-        initial: i64,
-        dead: Epoch,
-    ) -> Result<asked::OpenOutcome, Failure> {
-        Ok(match self.0.open_stock(item, initial, dead).await.map_err(unavailable)? {
-            OpenOutcome::Lease(lease) => asked::OpenOutcome::Lease(lease),
-            OpenOutcome::Wait => asked::OpenOutcome::Wait,
-        })
+    async fn open_stock(&self, _: &Call, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, Failure> {
+        self.0.open_stock(item, initial, dead).await.map_err(unavailable)
     }
 
-    async fn stock(&self, _: &Call, items: &[Item], initial: i64) -> Result<Vec<asked::ItemStock>, Failure> {
-        let stocks = self.0.stock(items, initial).await.map_err(unavailable)?;
-        let stock =
-            |s: order::ledger::ItemStock| asked::ItemStock { epoch: s.epoch, received: s.received, sold: s.sold };
-        Ok(stocks.into_iter().map(stock).collect())
+    async fn stock(&self, _: &Call, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, Failure> {
+        self.0.stock(items, initial).await.map_err(unavailable)
     }
 
-    async fn resolve(&self, _: &Call, queries: &[asked::ResolveQuery]) -> Result<Vec<asked::Verdict>, Failure> {
-        let queries: Vec<_> = queries.iter().map(|q| ResolveQuery { id: q.id, stamp: q.stamp.clone() }).collect();
-        let verdicts = self.0.resolve(&queries).await.map_err(unavailable)?;
-        let verdict = |verdict| match verdict {
-            Verdict::Confirmed => asked::Verdict::Confirmed,
-            Verdict::ConfirmedElsewhere => asked::Verdict::ConfirmedElsewhere,
-            Verdict::Aborted => asked::Verdict::Aborted,
-            Verdict::Unknown => asked::Verdict::Unknown,
-        };
-        Ok(verdicts.into_iter().map(verdict).collect())
+    async fn resolve(&self, _: &Call, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, Failure> {
+        self.0.resolve(queries).await.map_err(unavailable)
     }
 
-    async fn record_restock(&self, _: &Call, restock: &asked::Restock, initial: i64) -> Result<Epoch, Failure> {
-        let restock = Restock { id: restock.id, item: restock.item.clone(), quantity: restock.quantity };
-        match self.0.record_restock(&restock, initial).await.map_err(unavailable)? {
+    async fn record_restock(&self, _: &Call, restock: &Restock, initial: i64) -> Result<Epoch, Failure> {
+        match self.0.record_restock(restock, initial).await.map_err(unavailable)? {
             RestockOutcome::Journalled(epoch) => Ok(epoch),
             RestockOutcome::OtherContent => Err(Failure::of(Reason::RestockMismatch)),
         }
@@ -348,7 +327,7 @@ impl Ledger for ScriptedLedger {
         self.ledger.open_stock(item, initial, dead).await
     }
 
-    async fn stock(&self, items: &[Item], initial: i64) -> Result<Vec<order::ledger::ItemStock>, LedgerError> {
+    async fn stock(&self, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, LedgerError> {
         self.ledger.stock(items, initial).await
     }
 

@@ -280,8 +280,7 @@ async fn a_second_signal_ends_it_at_once() {
 #[tokio::test]
 async fn a_service_that_dies_under_its_callers_is_a_503() {
     let mut services = System::start(&SETTINGS).await;
-    let url = |port| format!("http://{}", services.addr(port));
-    let (order, inventory) = (url("order gRPC"), url("inventory gRPC"));
+    let (order, inventory) = (services.url("order gRPC"), services.url("inventory gRPC"));
     let edge = System::start(&[("ORDER_URL", &order), ("INVENTORY_URL", &inventory), ("RUST_LOG", "error")]).await;
     let known = Shared::default();
     let client = |n| {

@@ -1,7 +1,5 @@
 //! gRPC for people and browsers: the real grpcurl without a proto file, health, and gRPC-Web over HTTP/1.1.
 
-#![expect(clippy::disallowed_methods, reason = "tests run in the real world")]
-
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use contracts::orders::v1::{CreateOrderRequest, order_service_client::OrderServiceClient};

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contracts::orders::v1::{GetStockRequest, ItemStock, ledger_service_client::LedgerServiceClient};
+use contracts::{
+    inventory::v1::{ReleaseRequest, inventory_service_client::InventoryServiceClient},
+    orders::v1::{GetStockRequest, ItemStock, ledger_service_client::LedgerServiceClient},
+};
 use futures::{StreamExt, future::join_all, stream};
 use http::Method;
 use serde_json::{Value, json};
@@ -360,8 +363,7 @@ async fn reads_and_refusals_open_nothing() {
     assert_eq!(remaining(&http.post_with_key("/orders", "k", &order("refused", 101)).await), 100);
     assert_eq!(http.post("/reserve", &order("short", 101)).await.json()["success"], false);
     release(http, UNKNOWN).await.problem(404, "RESERVATION_NOT_FOUND");
-    let url = format!("http://{}", system.addr("order gRPC"));
-    let mut ledger = LedgerServiceClient::connect(url).await.expect("it listens");
+    let mut ledger = LedgerServiceClient::connect(system.url("order gRPC")).await.expect("it listens");
     let items = ["read", "refused", "short"].map(str::to_owned).to_vec();
     let stocks = ledger.get_stock(GetStockRequest { items, initial: 100 }).await.expect("answered").into_inner().stocks;
     let never_lent = ItemStock { epoch: 0, received: 100, sold: 0 };
@@ -410,4 +412,16 @@ async fn every_path_says_what_it_takes() {
         assert_ne!(answer.header("x-request-id"), insane);
         answer.problem(404, "ORDER_NOT_FOUND");
     }
+}
+
+#[tokio::test]
+async fn a_release_that_overtakes_its_reserve_ends_it() {
+    let system = System::start(&[]).await;
+    let mut inventory = InventoryServiceClient::connect(system.url("inventory gRPC")).await.expect("it listens");
+    let early = ReleaseRequest { reservation_id: HOLD.to_owned(), item: "widget".to_owned() };
+    inventory.release(early.clone()).await.expect("released before it was held");
+    inventory.release(early).await.expect("again");
+    reserve(&system.http, HOLD, 5, 60).await.problem(409, "RESERVATION_RELEASED");
+    order_held(&system.http, HOLD, 5).await.problem(409, "RESERVATION_RELEASED");
+    at_rest(&system, &[("widget", 100)], REST_LIMIT).await;
 }

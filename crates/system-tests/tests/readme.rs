@@ -111,7 +111,7 @@ async fn just_up_builds_and_runs_the_system() {
             }
         }
     };
-    let command = tokio::time::timeout(Duration::from_secs(300), announced).await.expect("it is ready");
+    let command = tokio::time::timeout(Duration::from_mins(5), announced).await.expect("it is ready");
     let output = Command::new("sh").args(["-ec", &command]).output().await.expect("sh runs");
     let answer = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");

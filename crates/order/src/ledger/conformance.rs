@@ -189,7 +189,7 @@ pub fn check_names() -> Vec<&'static str> {
     names.filter_map(|line| line.strip_prefix("pub async fn ")?.split('(').next()).collect()
 }
 
-/// One test for each check, over a [`LedgerFixture`](crate::ledger::conformance::LedgerFixture).
+/// One test for each check, over a [`LedgerFixture`].
 #[macro_export]
 macro_rules! ledger_conformance {
     ($fixture:ty) => {

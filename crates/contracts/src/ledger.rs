@@ -1,0 +1,68 @@
+//! What the ledger is asked and answers, as both sides of `orders.v1.LedgerService` hold it.
+
+use uuid::Uuid;
+
+use crate::values::{Epoch, Item, Lease, Quantity, ReservationId, Stamp};
+
+/// Most items of one `GetStock`, and reservations of one `ResolveReservation`.
+pub const QUERY_BATCH_MAX: usize = 500;
+
+/// Answer to a request for a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenOutcome {
+    /// Granted. It may be loaded at most once.
+    Lease(Lease),
+    /// Somebody else was granted a lease a moment ago: look at the store again before asking again.
+    Wait,
+}
+
+/// What the ledger knows of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ItemStock {
+    /// The newest lease; [`Epoch::NONE`] when it was never lent.
+    pub epoch: Epoch,
+    /// Initial stock plus all restocks, in units.
+    pub received: i64,
+    /// Units in confirmed orders, never more than `received`.
+    pub sold: i64,
+}
+
+impl ItemStock {
+    /// Units that a lease granted now would have free.
+    pub fn free(&self) -> i64 {
+        self.received - self.sold
+    }
+}
+
+/// A reservation to judge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolveQuery {
+    /// The reservation.
+    pub id: ReservationId,
+    /// The hold to judge; without a verdict it is aborted for ever. `None` only looks the verdict up.
+    pub stamp: Option<Stamp>,
+}
+
+/// The ledger's judgement of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// An order under this stamp, or under any when none was named.
+    Confirmed,
+    /// An order under another stamp: this hold is surplus.
+    ConfirmedElsewhere,
+    /// Not an order, for ever.
+    Aborted,
+    /// None yet; only without a stamp.
+    Unknown,
+}
+
+/// Units that came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restock {
+    /// Names it: repeats change nothing.
+    pub id: Uuid,
+    /// The item.
+    pub item: Item,
+    /// Units.
+    pub quantity: Quantity,
+}
