@@ -71,9 +71,4 @@ impl OrderMetrics {
         self.published.inc_by(published as u64);
         self.unpublished.inc_by(failed as u64);
     }
-
-    /// Orders committed so far.
-    pub fn created_total(&self) -> u64 {
-        self.created.get()
-    }
 }

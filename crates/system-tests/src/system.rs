@@ -43,6 +43,8 @@ pub struct System {
 impl System {
     /// Starts one on free ports with an empty data directory; `settings` come on top.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
+        // A test's clients have as many connections as the system.
+        service::open_files::raise_limit();
         let data = TempDir::new().expect("a temporary directory");
         let settings = owned(settings);
         let (child, addresses) = spawn(data.path(), &settings).await;

@@ -30,7 +30,7 @@ const SETTINGS: [(&str, &str); 3] =
 /// What is bought, in how many units: the last one is scarce and runs out.
 const ITEMS: [(&str, i64); 4] = [("widget", 1), ("gadget", 2), ("gizmo", 3), ("scarce", 5_000)];
 
-/// What the clients know, whatever the process knows.
+/// What all clients know together.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Known>>);
 
@@ -46,6 +46,7 @@ impl Shared {
     }
 }
 
+/// What the clients know, whatever the process knows.
 #[derive(Default)]
 struct Known {
     /// Every 201, by id.
@@ -151,11 +152,11 @@ async fn killed_twenty_times_under_load_nothing_answered_is_lost_and_nothing_is_
     assert!(system.wait().await.success());
     let listed: HashMap<_, _> = orders.iter().map(|order| (order.id.clone(), order.clone())).collect();
     assert_eq!(listed.len(), orders.len(), "each once");
+    Files::open(system.data_dir()).await.audit(&orders, &received, 0).await;
     let known = known.lock();
     for (id, order) in &known.created {
         assert_eq!(listed.get(id), Some(order), "an answered order is lost");
     }
-    Files::open(system.data_dir()).await.audit(&orders, &received, 0).await;
     assert!(known.refused > 0, "the scarce item never ran out");
     println!(
         "{ROUNDS} kills in {:.1?}: {} orders answered, {} in the ledger, {} refused, {} requests without an answer",

@@ -162,12 +162,13 @@ async fn an_item_that_could_mislead_is_refused() {
 
 /// JSON in ASCII.
 fn escaped(json: &str) -> String {
+    let escape = |unit: &u16| format!("\\u{unit:04x}");
     let mut text = String::new();
     for c in json.chars() {
         if c.is_ascii() {
             text.push(c);
         } else {
-            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+            text.extend(c.encode_utf16(&mut [0; 2]).iter().map(escape));
         }
     }
     text

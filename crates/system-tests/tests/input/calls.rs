@@ -22,10 +22,6 @@ fn bad_field<T: std::fmt::Debug>(result: Result<Response<T>, Status>, field: &st
     assert!(!failure.fields[0].detail.is_empty());
 }
 
-fn text(text: &str) -> Option<String> {
-    Some(text.to_owned())
-}
-
 const BAD_ITEMS: [&str; 8] = ["", " ", "..", "{widget}", "wid\0get", "wid\u{202e}teg", "widget\n", "\u{feff}widget"];
 const BAD_QUANTITIES: [i64; 6] = [i64::MIN, -1, 0, 1_000_001, 4_294_967_297, i64::MAX];
 const BAD_CLIENT_IDS: [&str; 5] = [
@@ -49,15 +45,15 @@ async fn the_order_service_refuses_what_is_out_of_range() {
         bad_field(client.create_order(orders::CreateOrderRequest { quantity, ..good() }).await, "quantity");
     }
     for key in ["", "k\n", "k\u{e9}", &"k".repeat(256)] {
-        let request = orders::CreateOrderRequest { idempotency_key: text(key), ..good() };
+        let request = orders::CreateOrderRequest { idempotency_key: Some(key.to_owned()), ..good() };
         bad_field(client.create_order(request).await, "idempotency_key");
     }
     for id in BAD_CLIENT_IDS.into_iter().chain(["7b1c5f6e-2f6b-8d0b-9d56-0f3a1c2b4d5e"]) {
-        let request = orders::CreateOrderRequest { reservation_id: text(id), ..good() };
+        let request = orders::CreateOrderRequest { reservation_id: Some(id.to_owned()), ..good() };
         bad_field(client.create_order(request).await, "reservation_id");
     }
     for attempt in ["", "a b", "a_b", &"a".repeat(65)] {
-        let request = orders::CreateOrderRequest { attempt_id: text(attempt), ..good() };
+        let request = orders::CreateOrderRequest { attempt_id: Some(attempt.to_owned()), ..good() };
         bad_field(client.create_order(request).await, "attempt_id");
     }
     for page_size in [-1, 501, i32::MIN, i32::MAX] {
@@ -97,7 +93,7 @@ async fn the_inventory_service_refuses_what_is_out_of_range() {
         bad_field(client.restock(inventory::RestockRequest { quantity, ..restock() }).await, "quantity");
     }
     for id in BAD_CLIENT_IDS {
-        let request = inventory::ReserveRequest { reservation_id: text(id), ..hold() };
+        let request = inventory::ReserveRequest { reservation_id: Some(id.to_owned()), ..hold() };
         bad_field(client.reserve(request).await, "reservation_id");
     }
     for id in ["", "x", "{7b1c5f6e-2f6b-4d0b-9d56-0f3a1c2b4d5e}"] {

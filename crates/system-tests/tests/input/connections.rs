@@ -53,15 +53,16 @@ async fn a_client_that_hangs_up_after_sending_has_one_order_or_none() {
     let target = Target::start().await;
     let addr = target.system.addr("HTTP");
     // A key is the client's, an attempt id its proxy's: either way the repeat is the same order.
-    let name =
-        |n: usize| if n % 2 == 0 { ("Idempotency-Key", format!("k{n}")) } else { ("X-Attempt-Id", format!("a{n}")) };
+    let name = |n: usize| {
+        if n.is_multiple_of(2) { ("Idempotency-Key", format!("k{n}")) } else { ("X-Attempt-Id", format!("a{n}")) }
+    };
     let hang_up = async |n: usize| {
         let (header, value) = name(n);
         let lines =
             format!("{header}: {value}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", ORDER.len());
         let mut stream = raw::connect(addr).await;
         raw::write(&mut stream, &raw::post("/orders", &lines, ORDER.as_bytes())).await;
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             stream.set_zero_linger().expect("set");
         }
     };
@@ -153,7 +154,7 @@ async fn many_slow_clients_keep_nobody_from_ordering() {
     let half = raw::post("/orders", "Content-Type: application/json\r\nContent-Length: 30\r\n", b"{");
     let open = async |n: usize| {
         let mut stream = raw::connect(addr).await;
-        raw::write(&mut stream, if n % 2 == 0 { &half } else { b"POST /ord" }).await;
+        raw::write(&mut stream, if n.is_multiple_of(2) { &half } else { b"POST /ord" }).await;
         stream
     };
     let slow = join_all((0..300).map(open)).await;

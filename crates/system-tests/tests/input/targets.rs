@@ -94,7 +94,7 @@ async fn a_malformed_key_is_refused() {
         &["k", "k"],
         &["k", ""],
     ] {
-        let keys: String = keys.iter().map(|key| format!("Idempotency-Key: {key}\r\n")).collect();
+        let keys = keys.iter().map(|key| format!("Idempotency-Key: {key}\r\n")).collect::<Vec<_>>().concat();
         let lines = format!("{keys}Content-Type: application/json\r\nContent-Length: {}\r\n", ORDER.len());
         let problem = target.refuses(&raw::post("/orders", &lines, ORDER.as_bytes()), 400, "INVALID_REQUEST").await;
         assert_eq!(problem["errors"][0]["header"], "Idempotency-Key", "{keys}: {problem}");
@@ -107,7 +107,7 @@ async fn what_is_no_http_is_refused() {
     let target = Target::start().await;
     let length = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", ORDER.len());
     let large = format!("{length}X: {}\r\n", "x".repeat(64 * 1024));
-    let many: String = (0..200).map(|n| format!("X-{n}: x\r\n")).collect();
+    let many = (0..200).map(|n| format!("X-{n}: x\r\n")).collect::<Vec<_>>().concat();
     for lines in [
         "Content-Length: -1\r\n",
         "Content-Length: 99999999999999999999\r\n",
