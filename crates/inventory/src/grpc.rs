@@ -76,7 +76,11 @@ impl InventoryGrpc {
             text => bad.check("item", Item::parse(text)).map(Some),
         };
         let (Some(id), Some(item)) = (id, item) else { return Err(bad.into_failure()) };
-        self.reservations.release(call, id, item.as_ref()).await?;
+        self.to_its_end(
+            call,
+            move |reservations, call| async move { reservations.release(&call, id, item.as_ref()).await },
+        )
+        .await?;
         Ok(ReleaseResponse {})
     }
 
@@ -92,9 +96,26 @@ impl InventoryGrpc {
         let item = bad.check("item", Item::parse(&message.item));
         let quantity = bad.check("quantity", Quantity::parse(message.quantity));
         let (Some(id), Some(item), Some(quantity)) = (id, item, quantity) else { return Err(bad.into_failure()) };
+        let name = item.to_string();
         let restock = Restock { id: id.0, item, quantity };
-        let stock = self.reservations.restock(call, &restock).await?;
-        Ok(RestockResponse { item: restock.item.to_string(), stock })
+        let stock = self
+            .to_its_end(call, move |reservations, call| async move { reservations.restock(&call, &restock).await })
+            .await?;
+        Ok(RestockResponse { item: name, stock })
+    }
+
+    /// Runs work of two steps, ledger and store, in a task of its own: a caller that hangs up does not stop it between
+    /// them.
+    async fn to_its_end<T: Send + 'static, F>(
+        &self,
+        call: &Call,
+        work: impl FnOnce(Reservations, Call) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        let work = work(self.reservations.clone(), call.clone());
+        self.env.detached(work).await.unwrap_or_else(|| Err(Failure::internal("the work panicked")))
     }
 }
 

@@ -54,10 +54,9 @@ impl OrderService {
     pub fn new(ports: Ports, hold_ttl: Ttl, metrics: &OrderMetrics, stop: &CancellationToken) -> Self {
         let Ports { env, ledger, inventory, broker } = ports;
         let wake_relay = Arc::new(Notify::new());
-        let (committer, commits) = Committer::new(env.clone(), ledger.clone(), metrics.clone());
-        let relay = Relay::new(env.clone(), ledger.clone(), broker, metrics.clone(), wake_relay.clone());
-        let place_order =
-            PlaceOrder::new(env.clone(), ledger.clone(), inventory, committer.clone(), hold_ttl, wake_relay);
+        let (committer, commits) = Committer::new(env.clone(), ledger.clone(), metrics.clone(), wake_relay.clone());
+        let relay = Relay::new(env.clone(), ledger.clone(), broker, metrics.clone(), wake_relay);
+        let place_order = PlaceOrder::new(env.clone(), ledger.clone(), inventory, committer.clone(), hold_ttl);
         let background: Vec<BoxFuture<'static, ()>> = vec![
             Box::pin(commits.run(stop.clone())),
             Box::pin(relay.run(stop.clone())),

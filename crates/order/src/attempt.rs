@@ -5,7 +5,7 @@ use contracts::values::{IdempotencyKey, Item, Quantity, ReservationId, Token};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::ledger::Fingerprint;
+use crate::ledger::{Fingerprint, RequestKey};
 
 /// What makes two requests the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,17 @@ pub enum Identity {
     Key(IdempotencyKey),
     /// No key: the id of this attempt, which a proxy repeats when it repeats the request.
     Attempt(Token),
+}
+
+impl Identity {
+    /// What the ledger knows the request by. The same attempt id with other content is another request: ids of attempts
+    /// are made by machines, which do not mistake one for another.
+    pub fn request_key(&self, fingerprint: &Fingerprint) -> RequestKey {
+        match self {
+            Self::Key(key) => RequestKey::of_key(key),
+            Self::Attempt(_) => RequestKey::of_attempt(reservation_id(self, fingerprint, 0)),
+        }
+    }
 }
 
 /// A digest of what is ordered: a key stands for this and nothing else.

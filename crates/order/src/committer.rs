@@ -1,15 +1,15 @@
 //! Group commit: every order that waits is committed in one transaction with the others. It never waits for a batch to
 //! fill: an order that finds the ledger idle is committed at once, alone.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use contracts::{Failure, Reason};
 use service::environment::Env;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ledger::{COMMIT_BATCH_MAX, CommitOutcome, Ledger, LedgerError, NewOrder},
+    ledger::{COMMIT_BATCH_MAX, CommitOutcome, Ledger, NewOrder},
     metrics::OrderMetrics,
 };
 
@@ -26,6 +26,7 @@ type Answer = oneshot::Sender<Result<CommitOutcome, Failure>>;
 #[derive(Clone)]
 pub struct Committer {
     env: Env,
+    metrics: OrderMetrics,
     queue: mpsc::Sender<(NewOrder, Answer)>,
 }
 
@@ -34,13 +35,19 @@ pub struct CommitLoop {
     ledger: Arc<dyn Ledger>,
     metrics: OrderMetrics,
     waiting: mpsc::Receiver<(NewOrder, Answer)>,
+    wake_relay: Arc<Notify>,
 }
 
 impl Committer {
-    /// A queue and the loop that empties it, which has to be run.
-    pub fn new(env: Env, ledger: Arc<dyn Ledger>, metrics: OrderMetrics) -> (Self, CommitLoop) {
+    /// A queue and the loop that empties it, which has to be run. `wake_relay` is notified after every transaction.
+    pub fn new(
+        env: Env,
+        ledger: Arc<dyn Ledger>,
+        metrics: OrderMetrics,
+        wake_relay: Arc<Notify>,
+    ) -> (Self, CommitLoop) {
         let (queue, waiting) = mpsc::channel(COMMIT_QUEUE_MAX);
-        (Self { env, queue }, CommitLoop { ledger, metrics, waiting })
+        (Self { env, metrics: metrics.clone(), queue }, CommitLoop { ledger, metrics, waiting, wake_relay })
     }
 
     /// Orders that wait for a transaction.
@@ -49,19 +56,29 @@ impl Committer {
     }
 
     /// Commits one order. When the ledger fails it is not known whether the order was committed, so the same order, with
-    /// the same id, is committed again; the hold is never released on doubt.
+    /// the same id, is committed again; the hold is never released on doubt. An order that is found after a doubt counts
+    /// as created: no caller was told of it before.
     pub async fn commit(&self, order: &NewOrder) -> Result<CommitOutcome, Failure> {
-        let mut backoff = std::time::Duration::from_millis(COMMIT_BACKOFF_MS);
+        let mut backoff = Duration::from_millis(COMMIT_BACKOFF_MS);
+        let mut result = self.commit_once(order).await;
         for _ in 0..COMMIT_RETRIES_MAX {
-            match self.commit_once(order).await {
-                Err(failure) if failure.reason == Reason::Unavailable => {
-                    self.env.sleep(self.env.jittered(backoff)).await;
-                    backoff *= 2;
-                }
-                result => return result,
+            match result {
+                Err(failure) if failure.reason == Reason::Unavailable => {}
+                known => return known,
             }
+            self.env.sleep(self.env.jittered(backoff)).await;
+            backoff *= 2;
+            result = match self.commit_once(order).await {
+                Ok(CommitOutcome::Existing(order)) => {
+                    self.metrics.order_created();
+                    return Ok(CommitOutcome::Created(order));
+                }
+                // "Nothing was done" would be a guess.
+                Err(failure) if failure.reason == Reason::Overloaded => Err(Failure::unavailable(failure)),
+                other => other,
+            };
         }
-        self.commit_once(order).await
+        result
     }
 
     async fn commit_once(&self, order: &NewOrder) -> Result<CommitOutcome, Failure> {
@@ -94,7 +111,10 @@ impl CommitLoop {
     async fn commit(&self, batch: &mut Vec<(NewOrder, Answer)>) {
         let (orders, answers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         self.metrics.commit_batch(orders.len());
-        match self.ledger.commit(&orders).await {
+        let committed = self.ledger.commit(&orders).await;
+        // Also after a failure, which may have committed.
+        self.wake_relay.notify_one();
+        match committed {
             Ok(outcomes) => {
                 assert_eq!(outcomes.len(), answers.len(), "one outcome for each order");
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
@@ -102,23 +122,15 @@ impl CommitLoop {
                         self.metrics.order_created();
                     }
                     // A caller that stopped waiting finds its order when it repeats the request.
-                    let _ = answer.send(outcome.map_err(failure));
+                    let _ = answer.send(outcome.map_err(Failure::from));
                 }
             }
             Err(error) => {
-                let failure = failure(error);
+                let failure = Failure::from(error);
                 for answer in answers {
                     let _ = answer.send(Err(failure.clone()));
                 }
             }
         }
-    }
-}
-
-/// What a ledger's error means for a caller.
-pub fn failure(error: LedgerError) -> Failure {
-    match error {
-        LedgerError::Store(_) => Failure::unavailable(error),
-        LedgerError::Corrupt(_) => Failure::internal(error),
     }
 }

@@ -6,7 +6,10 @@ pub mod sqlite;
 
 use async_trait::async_trait;
 pub use contracts::ledger::{ItemStock, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, Verdict};
-use contracts::values::{Epoch, IdempotencyKey, Item, Quantity, ReservationId, Stamp, Timestamp};
+use contracts::{
+    Failure,
+    values::{Epoch, IdempotencyKey, Item, Quantity, ReservationId, Stamp, Timestamp},
+};
 
 /// Most orders of one [`Ledger::commit`].
 pub const COMMIT_BATCH_MAX: usize = 256;
@@ -15,6 +18,28 @@ pub const LEASE_GRACE_MS: u64 = 250;
 
 /// What a key stands for, besides its name: a digest of the request's content.
 pub type Fingerprint = [u8; 32];
+
+/// What the ledger knows a request by: at most one order has it. A client's Idempotency-Key and the id of an attempt never
+/// make the same one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RequestKey(String);
+
+impl RequestKey {
+    /// Of a client's key.
+    pub fn of_key(key: &IdempotencyKey) -> Self {
+        Self(format!("key:{}", key.as_str()))
+    }
+
+    /// Of an attempt without a key: the id of its first hold, which depends on attempt and content.
+    pub fn of_attempt(first: ReservationId) -> Self {
+        Self(format!("attempt:{first}"))
+    }
+
+    /// The text that is stored.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// An order to commit: the hold exists, the verdict does not yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +50,8 @@ pub struct NewOrder {
     pub stamp: Stamp,
     /// Units.
     pub quantity: Quantity,
-    /// The client's key and what it stands for.
-    pub key: Option<(IdempotencyKey, Fingerprint)>,
+    /// What the request is known by, and what that stands for.
+    pub key: Option<(RequestKey, Fingerprint)>,
     /// When it was made.
     pub created_at: Timestamp,
     /// W3C `traceparent` of the request, stored with the event; empty for none.
@@ -123,6 +148,15 @@ pub enum LedgerError {
     Corrupt(String),
 }
 
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Store(_) => Self::unavailable(error),
+            LedgerError::Corrupt(_) => Self::internal(error),
+        }
+    }
+}
+
 /// The only judge of what is sold.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
@@ -132,7 +166,7 @@ pub trait Ledger: Send + Sync + 'static {
     async fn commit(&self, orders: &[NewOrder]) -> Result<Vec<Result<CommitOutcome, LedgerError>>, LedgerError>;
 
     /// The confirmed order that this key belongs to.
-    async fn order_by_key(&self, key: &IdempotencyKey) -> Result<Option<KeyedOrder>, LedgerError>;
+    async fn order_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError>;
 
     /// A confirmed order.
     async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError>;

@@ -8,20 +8,16 @@ use contracts::{
     values::{Epoch, Item, Quantity, ReservationId, Stamp, Ttl},
 };
 use service::{call::Call, environment::Env, telemetry};
-use tokio::sync::Notify;
 
 use crate::{
     attempt::{Identity, fingerprint, reservation_id},
-    committer::{Committer, failure},
+    committer::Committer,
     inventory::{Inventory, Reserve, Reserved},
-    ledger::{CommitOutcome, Fingerprint, KeyedOrder, Ledger, NewOrder, Order},
+    ledger::{CommitOutcome, Fingerprint, KeyedOrder, Ledger, NewOrder, Order, RequestKey},
 };
 
 /// How many new leases a request lives through before it is told to come back.
 pub const FENCES_MAX: u32 = 3;
-/// How many dead ids a request skips. Each was aborted by an earlier attempt that took too long, so many of them under
-/// one key means that its client has been failing for long.
-pub const ATTEMPTS_MAX: u32 = 64;
 /// How often a reserve that got no answer is repeated, under the same id.
 pub const RESERVE_RETRIES_MAX: u32 = 2;
 /// First wait before that, in milliseconds; it doubles.
@@ -58,8 +54,6 @@ pub struct PlaceOrder {
     committer: Committer,
     /// Life of the holds of orders under way.
     hold_ttl: Ttl,
-    /// Wakes the relay.
-    wake_relay: Arc<Notify>,
 }
 
 /// One request on its way.
@@ -80,16 +74,15 @@ enum Step {
 }
 
 impl PlaceOrder {
-    /// Over these ports; `wake_relay` is notified after every commit.
+    /// Over these ports.
     pub fn new(
         env: Env,
         ledger: Arc<dyn Ledger>,
         inventory: Arc<dyn Inventory>,
         committer: Committer,
         hold_ttl: Ttl,
-        wake_relay: Arc<Notify>,
     ) -> Self {
-        Self { env, ledger, inventory, committer, hold_ttl, wake_relay }
+        Self { env, ledger, inventory, committer, hold_ttl }
     }
 
     /// Places an order in a task of its own: a caller that hangs up does not stop it half way.
@@ -103,17 +96,20 @@ impl PlaceOrder {
     async fn run(&self, placement: &Placement, call: &Call) -> Result<Placed, Failure> {
         let fingerprint = fingerprint(&placement.item, placement.quantity, placement.reservation);
         let mut run = Run { placement, call, fingerprint, attempt: 0, fences: 0, least_epoch: Epoch::NONE };
-        if let Some(placed) = self.replay(&run).await? {
+        // Without a key a repeat is a proxy's, and rare: it is found at the commit.
+        if matches!(placement.identity, Identity::Key(_))
+            && let Some(placed) = self.replay(&run).await?
+        {
             return Ok(placed);
         }
-        while run.attempt < ATTEMPTS_MAX {
+        // Bounded by the deadline alone: however many ids of a key are dead, the key is not.
+        loop {
             call.check(&*self.env)?;
             match self.attempt(&mut run).await? {
                 Step::Done(placed) => return Ok(placed),
                 Step::Again => {}
             }
         }
-        Err(Failure::unavailable(format!("gave up after {ATTEMPTS_MAX} dead reservation ids")))
     }
 
     /// One hold and one try to commit it.
@@ -121,7 +117,7 @@ impl PlaceOrder {
         let id = run.reservation_id();
         match self.reserve(run, id).await? {
             Reserved::Held(stamp) => self.commit(run, id, stamp).await,
-            // Our own repeat may have sold the last units under this key just now.
+            // This request's own repeat, or an earlier life of this process, may have sold the last units to it.
             Reserved::Insufficient { remaining } => match self.replay(run).await? {
                 Some(placed) => Ok(Step::Done(placed)),
                 None => Err(Failure::insufficient(remaining)),
@@ -140,23 +136,18 @@ impl PlaceOrder {
             id,
             stamp,
             quantity: placement.quantity,
-            key: match &placement.identity {
-                Identity::Key(key) => Some((key.clone(), run.fingerprint)),
-                Identity::Attempt(_) => None,
-            },
+            key: Some((run.request_key(), run.fingerprint)),
             created_at: self.env.now(),
             traceparent: telemetry::traceparent(),
         };
         match self.committer.commit(&order).await? {
-            CommitOutcome::Created(order) => {
-                self.wake_relay.notify_one();
-                Ok(Step::Done(Placed { order, replayed: false }))
+            CommitOutcome::Created(order) => Ok(Step::Done(Placed { order, replayed: false })),
+            // A client's hold may be an order under another key: this key then has none, and must not name that one.
+            CommitOutcome::Existing(_) if run.is_keyed() && placement.reservation.is_some() => {
+                let placed = self.replay(run).await?;
+                placed.map(Step::Done).ok_or_else(|| Failure::of(Reason::ReservationConfirmed))
             }
-            CommitOutcome::Existing(order) => {
-                // A repeat of an attempt id is the proxy's doing: to the client it is the first answer.
-                let by_client = matches!(placement.identity, Identity::Key(_)) || placement.reservation.is_some();
-                Ok(Step::Done(Placed { order, replayed: by_client }))
-            }
+            CommitOutcome::Existing(order) => Ok(Step::Done(run.repeated(order))),
             CommitOutcome::OtherContent if placement.reservation.is_some() => {
                 Err(Failure::of(Reason::ReservationMismatch))
             }
@@ -175,13 +166,15 @@ impl PlaceOrder {
         }
     }
 
-    /// The order that the key belongs to, if there is one.
+    /// The order that this request made before, if there is one.
     async fn replay(&self, run: &Run<'_>) -> Result<Option<Placed>, Failure> {
-        let Identity::Key(key) = &run.placement.identity else { return Ok(None) };
-        match self.ledger.order_by_key(key).await.map_err(failure)? {
-            Some(taken) => run.answer(taken).map(Some),
-            None => Ok(None),
+        if let Some(taken) = self.ledger.order_by_key(&run.request_key()).await? {
+            return run.answer(taken).map(Some);
         }
+        // Without a key, the hold names the order.
+        let Some(hold) = run.placement.reservation.filter(|_| !run.is_keyed()) else { return Ok(None) };
+        let order = self.ledger.order(hold).await?;
+        Ok(order.filter(|order| run.has_content(order)).map(|order| run.repeated(order)))
     }
 
     /// Repeats under the same id while there is no answer: the hold is made once, whichever of them arrives.
@@ -241,9 +234,26 @@ impl Run<'_> {
         Ok(Step::Again)
     }
 
+    fn is_keyed(&self) -> bool {
+        matches!(self.placement.identity, Identity::Key(_))
+    }
+
+    fn request_key(&self) -> RequestKey {
+        self.placement.identity.request_key(&self.fingerprint)
+    }
+
+    fn has_content(&self, order: &Order) -> bool {
+        order.item == self.placement.item && order.quantity == self.placement.quantity
+    }
+
+    /// An order that stood before. A repeat of an attempt id is the proxy's doing: to the client it is the first answer.
+    fn repeated(&self, order: Order) -> Placed {
+        Placed { order, replayed: self.is_keyed() || self.placement.reservation.is_some() }
+    }
+
     fn answer(&self, taken: KeyedOrder) -> Result<Placed, Failure> {
         if taken.fingerprint == self.fingerprint {
-            Ok(Placed { order: taken.order, replayed: true })
+            Ok(self.repeated(taken.order))
         } else {
             Err(Failure::of(Reason::IdempotencyKeyReused))
         }

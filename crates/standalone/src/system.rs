@@ -139,7 +139,8 @@ impl System {
             Backend {
                 env: env.clone(),
                 store: stores.stock.clone(),
-                ledger: Arc::new(GrpcLedger::new(order_peer.clone())),
+                // A connection of its own: orders that wait for a lease must not keep the lease from being asked for.
+                ledger: Arc::new(GrpcLedger::new(peer("ledger", edge.order_urls.as_deref(), &listeners.order, &env)?)),
                 default_stock: settings.inventory.default_stock,
                 metrics: inventory_metrics,
             },

@@ -24,7 +24,7 @@ use order::{
     inventory::{Inventory, Reserve, Reserved},
     ledger::{
         CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order,
-        OutboxBacklog, OutboxBatch, ResolveQuery, Restock, RestockOutcome, Verdict, sqlite::SqliteLedger,
+        OutboxBacklog, OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict, sqlite::SqliteLedger,
     },
     metrics::OrderMetrics,
     place_order::{Placed, Placement},
@@ -311,7 +311,7 @@ impl Ledger for ScriptedLedger {
         }
     }
 
-    async fn order_by_key(&self, key: &IdempotencyKey) -> Result<Option<KeyedOrder>, LedgerError> {
+    async fn order_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
         self.ledger.order_by_key(key).await
     }
 

@@ -18,7 +18,7 @@ use contracts::{
 use futures::future::join_all;
 use inventory::reservations::Reserved;
 use order::{
-    attempt::{Identity, fingerprint, reservation_id},
+    attempt::{fingerprint, reservation_id},
     ledger::{Ledger, NewOrder, OpenOutcome, ResolveQuery, Verdict},
     place_order::{FENCES_MAX, Placement},
 };
@@ -151,6 +151,7 @@ async fn a_commit_whose_answer_is_lost_is_the_same_order() {
             }))
             .await;
         let placed = wired.place(3, identity).await.expect("placed");
+        assert!(!placed.replayed, "nobody was told of it before");
         assert_eq!(wired.orders().await, [placed.order]);
         assert_eq!(wired.free().await, 7);
         assert!(wired.seams.releases.lock().expect("whole").is_empty(), "nothing is released on doubt");
@@ -269,8 +270,7 @@ async fn a_repeat_that_finds_its_own_order_has_taken_the_last_units_is_not_refus
                 let Reserved::Held { stamp, .. } = reservations.reserve(&call, &hold).await.expect("answered") else {
                     panic!("three units are free");
                 };
-                let Identity::Key(key) = key("k") else { panic!("a key") };
-                let key = Some((key, fingerprint));
+                let key = Some((key("k").request_key(&fingerprint), fingerprint));
                 let order =
                     NewOrder { id, stamp, quantity: units(3), key, created_at: now, traceparent: String::new() };
                 ledger.commit(&[order]).await.expect("committed");
@@ -378,4 +378,87 @@ async fn a_stock_store_that_is_wiped_between_hold_and_commit_sells_nothing_twice
     let failure = wired.place(3, key("k")).await.expect_err("all ten units are held by another");
     assert_eq!(failure.reason, Reason::InsufficientStock);
     assert!(wired.orders().await.is_empty());
+}
+
+/// The next commit meets a tombstone.
+async fn abort_before_commits(wired: &Wired, times: u32) {
+    let ledger = wired.ledger.clone();
+    let mut left = times;
+    wired
+        .script_commits(Box::new(move |orders| {
+            let ledger = ledger.clone();
+            let abort = left > 0;
+            left = left.saturating_sub(1);
+            Box::pin(async move {
+                if abort {
+                    let query = ResolveQuery { id: orders[0].id, stamp: Some(orders[0].stamp.clone()) };
+                    assert_eq!(ledger.resolve(&[query]).await.expect("answered"), [Verdict::Aborted]);
+                }
+                Fate::Happens
+            })
+        }))
+        .await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_fenced_is_one_order_when_a_proxy_repeats_it() {
+    let wired = Wired::new(10).await;
+    fence_before_commits(&wired, 1).await;
+    let first = wired.place(3, attempt("a")).await.expect("placed");
+    let again = wired.place(3, attempt("a")).await.expect("the same order");
+    assert_eq!(first, again);
+    assert_eq!(wired.orders().await.len(), 1);
+    assert_eq!(wired.free().await, 7);
+}
+
+#[tokio::test]
+async fn an_attempt_that_met_a_tombstone_is_one_order_after_the_tombstone_is_gone() {
+    let wired = Wired::new(10).await;
+    abort_before_commits(&wired, 1).await;
+    let first = wired.place(3, attempt("a")).await.expect("placed");
+    wired.stock.wipe();
+    wired.place(1, attempt("another")).await.expect("placed, under a new lease");
+    assert_eq!(wired.ledger.prune_tombstones(100).await.expect("pruned"), 1);
+    let again = wired.place(3, attempt("a")).await.expect("the same order");
+    assert_eq!(first, again);
+    assert_eq!(wired.orders().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_repeat_finds_its_order_although_the_store_has_lost_it_and_nothing_is_left() {
+    let wired = Wired::new(1).await;
+    let first = wired.place(1, attempt("a")).await.expect("placed");
+    wired.stock.wipe();
+    assert_eq!(wired.place(1, attempt("a")).await.expect("the same order"), first);
+
+    let wired = Wired::new(1).await;
+    let id = wired.hold(1).await;
+    let first = wired.order.place(on_hold(1, id, "a"), wired.call()).await.expect("placed");
+    wired.stock.wipe();
+    for name in ["a", "b"] {
+        let again = wired.order.place(on_hold(1, id, name), wired.call()).await.expect("the same order");
+        assert_eq!(again.order, first.order);
+    }
+}
+
+#[tokio::test]
+async fn a_key_never_names_an_order_that_is_not_its_own() {
+    let wired = Wired::new(10).await;
+    let id = wired.hold(3).await;
+    wired.order.place(on_hold(3, id, "a"), wired.call()).await.expect("placed");
+    let keyed = Placement { identity: key("k"), ..on_hold(3, id, "a") };
+    let failure = wired.order.place(keyed, wired.call()).await.expect_err("the hold is another's order");
+    assert_eq!(failure.reason, Reason::ReservationConfirmed);
+    // So the key is still free.
+    wired.place(1, key("k")).await.expect("placed");
+}
+
+#[tokio::test]
+async fn a_key_survives_any_number_of_dead_ids() {
+    const DEAD: u32 = 200;
+    let wired = Wired::new(10).await;
+    abort_before_commits(&wired, DEAD).await;
+    wired.place(1, key("k")).await.expect("placed");
+    assert!(wired.seams.commits.lock().expect("whole").len() > DEAD as usize);
+    assert_eq!(wired.free().await, 9);
 }

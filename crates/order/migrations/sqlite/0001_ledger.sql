@@ -21,22 +21,23 @@ CREATE TABLE order_verdicts (
     quantity        INTEGER,
     epoch           INTEGER NOT NULL CHECK (epoch >= 0),
     number          INTEGER,
-    idempotency_key TEXT    CHECK (idempotency_key <> ''),
+    -- `key:` and the client's key, or `attempt:` and an id that a proxy repeats.
+    request_key     TEXT    CHECK (request_key <> ''),
     fingerprint     BLOB    CHECK (length(fingerprint) = 32),
     created_at      INTEGER NOT NULL,
-    CHECK ((idempotency_key IS NULL) = (fingerprint IS NULL)),
+    CHECK ((request_key IS NULL) = (fingerprint IS NULL)),
     CHECK (
         CASE state
             WHEN 'confirmed' THEN
                 epoch > 0 AND number IS NOT NULL AND number > 0 AND quantity IS NOT NULL
                 AND quantity BETWEEN 1 AND 1000000
-            ELSE number IS NULL AND quantity IS NULL AND idempotency_key IS NULL
+            ELSE number IS NULL AND quantity IS NULL AND request_key IS NULL
         END
     )
 ) STRICT;
 
-CREATE UNIQUE INDEX order_keys ON order_verdicts (idempotency_key)
-    WHERE state = 'confirmed' AND idempotency_key IS NOT NULL;
+CREATE UNIQUE INDEX order_keys ON order_verdicts (request_key)
+    WHERE state = 'confirmed' AND request_key IS NOT NULL;
 CREATE INDEX orders_by_time ON order_verdicts (created_at DESC, id DESC) WHERE state = 'confirmed';
 CREATE INDEX orders_by_item ON order_verdicts (item, created_at DESC, id DESC) WHERE state = 'confirmed';
 CREATE INDEX tombstones ON order_verdicts (item, epoch) WHERE state = 'aborted';

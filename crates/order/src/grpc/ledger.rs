@@ -16,10 +16,7 @@ use service::rpc::reply;
 use tonic::{Request, Response, Status};
 
 use super::bounded;
-use crate::{
-    committer::failure,
-    ledger::{Ledger, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, RestockOutcome, Verdict},
-};
+use crate::ledger::{Ledger, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, RestockOutcome, Verdict};
 
 /// Most units that an item can start with: far above any shop's, and far below where a sum would overflow.
 pub const INITIAL_MAX: i64 = 1_000_000_000;
@@ -39,7 +36,7 @@ impl LedgerApi {
         let item = parse("item", Item::parse(&request.item))?;
         let initial = parse("initial", initial(request.initial))?;
         let dead = Epoch(parse("dead_epoch", epoch(request.dead_epoch))?);
-        let outcome = match self.ledger.open_stock(&item, initial, dead).await.map_err(failure)? {
+        let outcome = match self.ledger.open_stock(&item, initial, dead).await? {
             OpenOutcome::Lease(lease) => {
                 Outcome::Lease(proto::Lease { epoch: lease.epoch.0, received: lease.received, sold: lease.sold })
             }
@@ -52,7 +49,7 @@ impl LedgerApi {
         bounded("items", &request.items, QUERY_BATCH_MAX)?;
         let initial = parse("initial", initial(request.initial))?;
         let items = request.items.iter().map(|item| Item::parse(item)).collect::<Result<Vec<_>, _>>();
-        let stocks = self.ledger.stock(&parse("items", items)?, initial).await.map_err(failure)?;
+        let stocks = self.ledger.stock(&parse("items", items)?, initial).await?;
         let stocks = stocks
             .into_iter()
             .map(|stock| proto::ItemStock { epoch: stock.epoch.0, received: stock.received, sold: stock.sold })
@@ -63,7 +60,7 @@ impl LedgerApi {
     async fn resolve(&self, request: ResolveReservationRequest) -> Result<ResolveReservationResponse, Failure> {
         bounded("reservations", &request.reservations, QUERY_BATCH_MAX)?;
         let queries = request.reservations.iter().map(query).collect::<Result<Vec<_>, _>>();
-        let verdicts = self.ledger.resolve(&parse("reservations", queries)?).await.map_err(failure)?;
+        let verdicts = self.ledger.resolve(&parse("reservations", queries)?).await?;
         Ok(ResolveReservationResponse { verdicts: verdicts.into_iter().map(|v| verdict(v).into()).collect() })
     }
 
@@ -74,7 +71,7 @@ impl LedgerApi {
             quantity: parse("quantity", Quantity::parse(request.quantity))?,
         };
         let initial = parse("initial", initial(request.initial))?;
-        match self.ledger.record_restock(&restock, initial).await.map_err(failure)? {
+        match self.ledger.record_restock(&restock, initial).await? {
             RestockOutcome::Journalled(epoch) => Ok(RecordRestockResponse { epoch: epoch.0 }),
             RestockOutcome::OtherContent => Err(Failure::of(Reason::RestockMismatch)),
         }

@@ -19,7 +19,6 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     attempt::Identity,
-    committer::failure,
     ledger::{Ledger, ListQuery, Order},
     place_order::{PlaceOrder, Placement},
 };
@@ -69,7 +68,7 @@ impl OrderApi {
     async fn get(&self, request: Request<GetOrderRequest>) -> Result<GetOrderResponse, Failure> {
         let missing = || Failure::of(Reason::OrderNotFound);
         let id = ReservationId::parse(&request.into_inner().id).map_err(|_| missing())?;
-        let order = self.ledger.order(id).await.map_err(failure)?.ok_or_else(missing)?;
+        let order = self.ledger.order(id).await?.ok_or_else(missing)?;
         Ok(GetOrderResponse { order: Some(to_proto(&order)) })
     }
 
@@ -84,7 +83,7 @@ impl OrderApi {
         };
         // One more than asked for tells whether there is a next page.
         let query = ListQuery { item: parse("item", item)?, after: parse("page_token", after)?, limit: page_size + 1 };
-        let mut orders = self.ledger.orders(&query).await.map_err(failure)?;
+        let mut orders = self.ledger.orders(&query).await?;
         let more = orders.len() > page_size as usize;
         orders.truncate(page_size as usize);
         let next = orders.last().filter(|_| more).map(token);

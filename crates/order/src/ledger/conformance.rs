@@ -20,8 +20,8 @@ use service::{
 };
 
 use super::{
-    CommitOutcome, Fingerprint, ItemStock, LEASE_GRACE_MS, Ledger, LedgerError, NewOrder, OpenOutcome, ResolveQuery,
-    Verdict,
+    CommitOutcome, Fingerprint, ItemStock, LEASE_GRACE_MS, Ledger, LedgerError, NewOrder, OpenOutcome, RequestKey,
+    ResolveQuery, Verdict,
 };
 
 pub mod committing;
@@ -102,7 +102,7 @@ impl Bench {
 
     /// The same with a key.
     pub fn keyed_order(&self, lease: &Lease, key: &str) -> NewOrder {
-        NewOrder { key: Some((idempotency_key(key), FINGERPRINT)), ..self.order(lease) }
+        NewOrder { key: Some((request_key(key), FINGERPRINT)), ..self.order(lease) }
     }
 
     /// A fresh id.
@@ -170,8 +170,8 @@ pub fn units(quantity: i64) -> Quantity {
 }
 
 /// A key.
-pub fn idempotency_key(text: &str) -> IdempotencyKey {
-    IdempotencyKey::parse(text).expect("a valid key")
+pub fn request_key(text: &str) -> RequestKey {
+    RequestKey::of_key(&IdempotencyKey::parse(text).expect("a valid key"))
 }
 
 /// The names of all checks, as the modules' sources have them.

@@ -20,7 +20,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use contracts::values::{Epoch, IdempotencyKey, Item, Quantity, ReservationId, Timestamp};
+use contracts::values::{Epoch, Item, Quantity, ReservationId, Timestamp};
 use serde_json::Value;
 use service::environment::Env;
 use sqlx::{
@@ -30,7 +30,7 @@ use sqlx::{
 
 use super::{
     CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, OutboxBacklog,
-    OutboxBatch, ResolveQuery, Restock, RestockOutcome, Verdict,
+    OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
 };
 
 mod commit;
@@ -184,7 +184,7 @@ impl Ledger for SqliteLedger {
         self.commit_batch(orders).await
     }
 
-    async fn order_by_key(&self, key: &IdempotencyKey) -> Result<Option<KeyedOrder>, LedgerError> {
+    async fn order_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
         self.read_by_key(key).await
     }
 

@@ -2,7 +2,7 @@
 
 use contracts::values::Epoch;
 
-use super::{Bench, FINGERPRINT, idempotency_key, item, units};
+use super::{Bench, FINGERPRINT, item, request_key, units};
 use crate::ledger::{COMMIT_BATCH_MAX, CommitOutcome, KeyedOrder, LedgerError, NewOrder, Order, Verdict};
 
 fn made(order: &NewOrder) -> Order {
@@ -116,7 +116,7 @@ pub async fn existing_is_judged_before_other_reasons(bench: &Bench) {
     bench.sell(&bench.keyed_order(&old, "other")).await;
     bench.lease(&item("widget"), 10).await;
     assert_eq!(bench.commit_one(&order).await, CommitOutcome::Existing(made(&order)));
-    let other_key = NewOrder { key: Some((idempotency_key("other"), FINGERPRINT)), ..order.clone() };
+    let other_key = NewOrder { key: Some((request_key("other"), FINGERPRINT)), ..order.clone() };
     assert_eq!(bench.commit_one(&other_key).await, CommitOutcome::Existing(made(&order)));
     let other_content = NewOrder { quantity: units(2), ..other_key };
     assert_eq!(bench.commit_one(&other_content).await, CommitOutcome::OtherContent);
@@ -248,7 +248,7 @@ pub async fn a_spoilt_row_stops_no_other(bench: &Bench) {
     let outcomes = bench.ledger.commit(&[spoilt.clone(), fresh.clone()]).await.expect("answers");
     let [Err(LedgerError::Corrupt(_)), Ok(CommitOutcome::Created(_))] = &outcomes[..] else { panic!("{outcomes:?}") };
     assert!(matches!(bench.ledger.order(spoilt.id).await, Err(LedgerError::Corrupt(_))));
-    assert!(matches!(bench.ledger.order_by_key(&idempotency_key("k")).await, Err(LedgerError::Corrupt(_))));
+    assert!(matches!(bench.ledger.order_by_key(&request_key("k")).await, Err(LedgerError::Corrupt(_))));
 }
 
 /// Quotes, backslashes, characters of every length.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use contracts::values::{Epoch, Item, ReservationId, Timestamp};
 
-use super::{Bench, FINGERPRINT, idempotency_key, item};
+use super::{Bench, FINGERPRINT, item, request_key};
 use crate::ledger::{KeyedOrder, ListQuery, NewOrder, Order, Verdict};
 
 async fn page(bench: &Bench, item: Option<&Item>, after: Option<&Order>, limit: u32) -> Vec<Order> {
@@ -39,17 +39,17 @@ pub async fn orders_are_found_by_id_and_key(bench: &Bench) {
     bench.sell(&order).await;
     let made = Order { id: order.id, item: item("widget"), quantity: order.quantity, created_at: order.created_at };
     assert_eq!(bench.ledger.order(order.id).await.expect("answers"), Some(made.clone()));
-    let keyed = bench.ledger.order_by_key(&idempotency_key("k")).await.expect("answers");
+    let keyed = bench.ledger.order_by_key(&request_key("k")).await.expect("answers");
     assert_eq!(keyed, Some(KeyedOrder { order: made, fingerprint: FINGERPRINT }));
     assert_eq!(bench.ledger.order(bench.id()).await.expect("answers"), None);
-    assert_eq!(bench.ledger.order_by_key(&idempotency_key("K")).await.expect("answers"), None);
+    assert_eq!(bench.ledger.order_by_key(&request_key("K")).await.expect("answers"), None);
 }
 
 /// I12: what was only asked for is new afterwards.
 pub async fn reads_write_nothing(bench: &Bench) {
     let (id, unknown) = (bench.id(), item("unknown"));
     assert_eq!(bench.ledger.order(id).await.expect("answers"), None);
-    assert_eq!(bench.ledger.order_by_key(&idempotency_key("k")).await.expect("answers"), None);
+    assert_eq!(bench.ledger.order_by_key(&request_key("k")).await.expect("answers"), None);
     assert_eq!(page(bench, Some(&unknown), None, 10).await, []);
     assert_eq!(bench.stock(&unknown).await.epoch, Epoch::NONE);
     assert_eq!(bench.resolve(id, None).await, Verdict::Unknown);
@@ -65,7 +65,7 @@ pub async fn a_tombstone_is_no_order(bench: &Bench) {
     bench.resolve(order.id, Some(&order.stamp)).await;
     bench.commit_one(&order).await;
     assert_eq!(bench.ledger.order(order.id).await.expect("answers"), None);
-    assert_eq!(bench.ledger.order_by_key(&idempotency_key("k")).await.expect("answers"), None);
+    assert_eq!(bench.ledger.order_by_key(&request_key("k")).await.expect("answers"), None);
     assert_eq!(page(bench, None, None, 10).await, []);
 }
 

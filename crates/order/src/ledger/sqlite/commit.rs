@@ -16,13 +16,13 @@ pub(super) const EPOCHS: &str = "SELECT item, epoch FROM stock_leases WHERE item
 
 const INSERT_ORDERS: &str = "
     INSERT INTO order_verdicts
-        (id, state, item, quantity, epoch, number, idempotency_key, fingerprint, created_at)
+        (id, state, item, quantity, epoch, number, request_key, fingerprint, created_at)
     SELECT
         value ->> 'id', 'confirmed', value ->> 'item', value ->> 'quantity', value ->> 'epoch', value ->> 'number',
         value ->> 'key', unhex(value ->> 'fingerprint'), value ->> 'created_at'
     FROM json_each($1) WHERE true
     ON CONFLICT DO NOTHING
-    RETURNING id, idempotency_key";
+    RETURNING id, request_key";
 
 const INSERT_EVENTS: &str = "
     INSERT INTO outbox (order_id, item, quantity, payload, traceparent, created_at)
@@ -34,8 +34,8 @@ pub(super) const BY_ID: &str = "
     SELECT id, state, item, quantity, created_at FROM order_verdicts WHERE id IN (SELECT value FROM json_each($1))";
 
 pub(super) const BY_KEY: &str = "
-    SELECT id, item, quantity, created_at, idempotency_key, fingerprint FROM order_verdicts
-    WHERE state = 'confirmed' AND idempotency_key IN (SELECT value FROM json_each($1))";
+    SELECT id, item, quantity, created_at, request_key, fingerprint FROM order_verdicts
+    WHERE state = 'confirmed' AND request_key IN (SELECT value FROM json_each($1))";
 
 /// What stands under an id.
 enum Standing {
@@ -248,7 +248,7 @@ async fn read_by_ids(
 pub(super) struct KeyedRow {
     #[sqlx(flatten)]
     order: OrderRow,
-    idempotency_key: String,
+    request_key: String,
     fingerprint: Vec<u8>,
 }
 
@@ -257,7 +257,7 @@ impl KeyedRow {
     pub(super) fn parse(self) -> Result<(String, KeyedOrder), LedgerError> {
         let fingerprint = Fingerprint::try_from(self.fingerprint)
             .map_err(|bytes| corrupt("fingerprint", &format_args!("of {} bytes", bytes.len())))?;
-        Ok((self.idempotency_key, KeyedOrder { order: self.order.try_into()?, fingerprint }))
+        Ok((self.request_key, KeyedOrder { order: self.order.try_into()?, fingerprint }))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Confirmed orders by id, by key and by page.
 
-use contracts::values::{IdempotencyKey, ReservationId};
+use contracts::values::ReservationId;
 
 use super::{OrderRow, SqliteLedger, commit, json_texts};
-use crate::ledger::{KeyedOrder, LedgerError, ListQuery, Order};
+use crate::ledger::{KeyedOrder, LedgerError, ListQuery, Order, RequestKey};
 
 const ORDER: &str = "SELECT id, item, quantity, created_at FROM order_verdicts WHERE id = $1 AND state = 'confirmed'";
 
@@ -26,7 +26,7 @@ impl SqliteLedger {
         row.map(Order::try_from).transpose()
     }
 
-    pub(super) async fn read_by_key(&self, key: &IdempotencyKey) -> Result<Option<KeyedOrder>, LedgerError> {
+    pub(super) async fn read_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
         let row: Option<commit::KeyedRow> =
             sqlx::query_as(commit::BY_KEY).bind(json_texts([key.as_str()])).fetch_optional(&self.readers).await?;
         row.map(|row| Ok(row.parse()?.1)).transpose()
