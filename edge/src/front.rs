@@ -31,8 +31,9 @@ use crate::{
 
 /// Time for a request, from its head to its answer. Travels with every call that it causes.
 pub const REQUEST_TIMEOUT_MS: u64 = 5_000;
-/// Requests under way at a time. More are refused at once: waiting in a queue would eat their deadline.
-pub const REQUESTS_IN_FLIGHT_MAX: usize = 4096;
+/// Requests under way at a time. More are refused at once: waiting in a queue would eat their deadline. Half of what a
+/// service takes on, so that the services can still ask each other.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 2048;
 
 /// What handlers know of a request besides the request itself.
 #[derive(Debug, Clone)]

@@ -13,6 +13,8 @@ pub const ITEM_CHARS_MAX: usize = 128;
 pub const ITEM_BYTES_MAX: usize = 255;
 /// Most units of one order, hold or restock.
 pub const QUANTITY_MAX: u32 = 1_000_000;
+/// Most units that an item starts with: far above any shop's, and far below where a sum would overflow.
+pub const INITIAL_STOCK_MAX: i64 = 1_000_000_000;
 /// Longest idempotency key, in characters.
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
 /// Longest attempt or request id, in characters.

@@ -19,9 +19,8 @@ use crate::{
     stock::ReserveRequest,
 };
 
-/// Highest least epoch that a caller may ask for. Far above any that can be reached, and far below what a store can
-/// count to: a forged one must not use up the epochs.
-pub const LEAST_EPOCH_MAX: i64 = 1 << 40;
+/// Highest least epoch that a caller may ask for. Whether it makes sense is the ledger's to say.
+pub const LEAST_EPOCH_MAX: i64 = i64::MAX - 1;
 
 /// The server.
 pub struct InventoryGrpc {

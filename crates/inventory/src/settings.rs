@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 
+use contracts::values::INITIAL_STOCK_MAX;
 use http::Uri;
 use service::settings::Settings;
 
-/// Largest `DEFAULT_STOCK`, in units.
-pub const DEFAULT_STOCK_MAX: i64 = 1_000_000_000;
 /// Where the stock store is, when it is not embedded.
 pub const STOCK_SETTINGS: [&str; 2] = ["REDIS_URL", "REDIS_HOST"];
 /// Where the broker is, when it is not embedded.
@@ -27,8 +26,8 @@ impl InventorySettings {
     /// Reads them; what is bad is recorded in `settings`.
     pub fn read(settings: &mut Settings) -> Self {
         let mut default_stock = settings.parsed("DEFAULT_STOCK", 100);
-        if !(0..=DEFAULT_STOCK_MAX).contains(&default_stock) {
-            settings.bad("DEFAULT_STOCK", format!("must be 0 to {DEFAULT_STOCK_MAX}"));
+        if !(0..=INITIAL_STOCK_MAX).contains(&default_stock) {
+            settings.bad("DEFAULT_STOCK", format!("must be 0 to {INITIAL_STOCK_MAX}"));
             default_stock = 0;
         }
         Self {

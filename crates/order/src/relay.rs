@@ -58,6 +58,8 @@ pub struct Relay {
     committed: Arc<Notify>,
     /// Whether the queue was declared since the last failure.
     declared: bool,
+    /// When the backlog is counted again, as uptime.
+    next_measure: Duration,
 }
 
 impl Relay {
@@ -69,7 +71,7 @@ impl Relay {
         metrics: OrderMetrics,
         committed: Arc<Notify>,
     ) -> Self {
-        Self { env, ledger, broker, metrics, committed, declared: false }
+        Self { env, ledger, broker, metrics, committed, declared: false, next_measure: Duration::ZERO }
     }
 
     /// Publishes until `stop`.
@@ -114,11 +116,7 @@ impl Relay {
 
     /// Publishes one batch and deletes what the broker has. True when more may wait.
     pub async fn round(&mut self) -> Result<bool, RelayError> {
-        let backlog = self.ledger.outbox_backlog().await?;
-        let now = self.env.now();
-        let age = backlog.oldest.map_or(0, |oldest| now.0.saturating_sub(oldest.0).max(0));
-        self.metrics.backlog(&backlog, Duration::from_micros(age.unsigned_abs()).as_secs_f64());
-
+        self.measure().await?;
         let batch = self.ledger.take_outbox(RELAY_BATCH_MAX).await?;
         if batch.events().is_empty() {
             return Ok(false);
@@ -134,6 +132,18 @@ impl Relay {
             return Err(RelayError::NotTaken { returned, refused });
         }
         Ok(full)
+    }
+
+    /// Not at every round: counting takes as long as the backlog is.
+    async fn measure(&mut self) -> Result<(), LedgerError> {
+        if self.env.uptime() < self.next_measure {
+            return Ok(());
+        }
+        let backlog = self.ledger.outbox_backlog().await?;
+        let age = backlog.oldest.map_or(0, |oldest| self.env.now().0.saturating_sub(oldest.0).max(0));
+        self.metrics.backlog(&backlog, Duration::from_micros(age.unsigned_abs()).as_secs_f64());
+        self.next_measure = self.env.uptime() + Duration::from_millis(RELAY_IDLE_MS);
+        Ok(())
     }
 
     async fn publish(&mut self, events: &[OutboxEvent]) -> Result<Vec<PublishOutcome>, RelayError> {

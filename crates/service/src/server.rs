@@ -25,8 +25,9 @@ use crate::environment::Env;
 
 /// Connections that a server holds at a time, unless told otherwise. More wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 4096;
-/// Requests under way on one HTTP/2 connection.
-pub const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
+/// Requests under way on one HTTP/2 connection. More than an edge has under way, because it asks after a service's health on
+/// the same connection.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 2560;
 /// Time for a client to send the head of its (next) HTTP/1 request, or to show which HTTP it speaks.
 pub const HEADER_READ_TIMEOUT_MS: u64 = 10_000;
 /// Size of a request's head.

@@ -8,8 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use broker::{Broker, BrokerError, in_process::InProcessBroker};
-use contracts::event::ORDER_CREATED;
+use broker::{Broker, BrokerError, in_process::InProcessBroker, queues};
 use inventory::stock::{StockStore, memory::MemoryStock};
 use order::ledger::{Ledger, LedgerError, sqlite::SqliteLedger};
 use service::{environment::Env, readiness::Check};
@@ -88,12 +87,12 @@ impl Stores {
         })
     }
 
-    /// Whether the broker answers, and has the queue of events.
+    /// Whether the broker can write, and has the queue of events.
     pub fn broker_check(&self) -> Check {
         let broker = self.broker.clone();
         Box::new(move || {
             let broker = broker.clone();
-            Box::pin(async move { broker.depth(ORDER_CREATED).await.is_ok() })
+            Box::pin(async move { broker.declare(&queues::order_created()).await.is_ok() })
         })
     }
 }

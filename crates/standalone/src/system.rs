@@ -44,6 +44,9 @@ use crate::{
     stores::{Stores, StoresError},
 };
 
+/// How long closing the ledger may take after the drain, in milliseconds.
+pub const CLOSE_TIMEOUT_MS: u64 = 2_000;
+
 /// Why it did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -97,6 +100,7 @@ async fn bind(setting: &'static str, addr: SocketAddr) -> Result<Listener, Start
 
 /// The system, put together. It serves once it is run.
 pub struct System {
+    env: Env,
     lifecycle: Lifecycle,
     servers: Vec<BoxFuture<'static, ()>>,
     background: Vec<BoxFuture<'static, ()>>,
@@ -181,14 +185,19 @@ impl System {
             (listeners.inventory, inventory_rpc.router()),
             (listeners.admin, admin),
         ];
-        Ok(Self { servers: one_after_the_other(servers, &env, &lifecycle), background, lifecycle, stores })
+        let servers = one_after_the_other(servers, &env, &lifecycle);
+        Ok(Self { env, lifecycle, servers, background, stores })
     }
 
     /// Serves until a signal, then drains.
     pub async fn run(self) -> ExitCode {
         self.lifecycle.ready();
         let code = self.lifecycle.run_until_signal(self.servers, self.background).await;
-        self.stores.close().await;
+        let limit = Duration::from_millis(CLOSE_TIMEOUT_MS);
+        // Past it, or after a second signal, the file is left as a kill would leave it.
+        if self.env.timeout(limit, self.stores.close()).await.is_err() {
+            tracing::warn!("the ledger was not closed in time");
+        }
         code
     }
 }

@@ -70,6 +70,19 @@ async fn a_thousand_parallel_orders_on_a_stock_of_a_hundred_sell_exactly_a_hundr
     assert_eq!(system.count("orders_processed_total").await, 500);
 }
 
+/// All of them wait for the item's first lease, which must not wait for them.
+#[tokio::test]
+async fn more_orders_than_one_connection_takes_wait_for_a_lease_and_get_it() {
+    const ORDERS: usize = 1_500;
+    let system = System::start(&[("DEFAULT_STOCK", "1500")]).await;
+    let one = order("widget", 1);
+    let posts = (0..ORDERS).map(|_| system.http.post("/orders", &one));
+    for answer in join_all(posts).await {
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    assert_eq!(system.http.stock("widget").await, 0);
+}
+
 #[tokio::test]
 async fn parallel_orders_of_many_sizes_sell_what_there_is_and_no_more() {
     let system = System::start(&[("DEFAULT_STOCK", "100"), QUIET]).await;

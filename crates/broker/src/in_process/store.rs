@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path, time::Duration};
 
 use contracts::values::Timestamp;
 use sqlx::{
-    QueryBuilder, Sqlite, SqliteConnection, SqlitePool, Transaction, migrate,
+    Connection, QueryBuilder, Sqlite, SqliteConnection, SqlitePool, Transaction, migrate,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -52,7 +52,13 @@ impl Store {
             .busy_timeout(wait);
         let pool = |connections| {
             let options = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(wait);
-            options.idle_timeout(None).max_lifetime(None).test_before_acquire(false)
+            options
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .test_before_acquire(false)
+                // After some disk errors SQLite itself rolls back, the ROLLBACK that follows fails, and sqlx takes the
+                // connection to be in a transaction for ever. Such a one is thrown away.
+                .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         };
         let writer = pool(1).connect_with(options.clone()).await.map_err(BrokerError::of)?;
         migrate!().run(&writer).await.map_err(BrokerError::of)?;
@@ -165,4 +171,20 @@ async fn insert(tx: &mut SqliteConnection, rows: &[(i64, &Message)], now: Timest
     });
     insert.build().execute(tx).await.map_err(BrokerError::of)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_whose_transaction_sqlite_ended_is_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("broker.db")).await.expect("opened");
+        let mut transaction = store.begin().await.expect("begun");
+        // As SQLite does on an error of the disk, past sqlx.
+        sqlx::query("ROLLBACK").execute(&mut *transaction).await.expect("ended");
+        drop(transaction);
+        store.begin().await.expect("begun on another connection");
+    }
 }

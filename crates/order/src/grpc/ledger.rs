@@ -1,6 +1,6 @@
 //! `orders.v1.LedgerService`. It answers from the ledger's own tables and calls nobody.
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
 use contracts::{
     Failure, Reason,
@@ -10,7 +10,7 @@ use contracts::{
         RecordRestockResponse, ResolveReservationRequest, ResolveReservationResponse,
         ledger_service_server::LedgerService, open_stock_response::Outcome,
     },
-    values::{Epoch, Invalid, Item, Quantity, ReservationId, Stamp},
+    values::{Epoch, INITIAL_STOCK_MAX, Invalid, Item, Quantity, ReservationId, Stamp},
 };
 use service::rpc::reply;
 use tonic::{Request, Response, Status};
@@ -18,8 +18,9 @@ use tonic::{Request, Response, Status};
 use super::bounded;
 use crate::ledger::{Ledger, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, RestockOutcome, Verdict};
 
-/// Most units that an item can start with: far above any shop's, and far below where a sum would overflow.
-pub const INITIAL_MAX: i64 = 1_000_000_000;
+/// Highest epoch that an asker may call dead without the ledger having lent it: after the ledger was restored to an older
+/// state. Half of all numbers are left above it.
+pub const DEAD_EPOCH_MAX: i64 = i64::MAX / 2;
 
 /// Serves the ledger to the inventory service.
 pub struct LedgerApi {
@@ -35,7 +36,11 @@ impl LedgerApi {
     async fn open(&self, request: OpenStockRequest) -> Result<OpenStockResponse, Failure> {
         let item = parse("item", Item::parse(&request.item))?;
         let initial = parse("initial", initial(request.initial))?;
-        let dead = Epoch(parse("dead_epoch", epoch(request.dead_epoch))?);
+        let dead = Epoch(parse("dead_epoch", not_negative(request.dead_epoch))?);
+        // However high an epoch is, the item can be lent again; but nobody may use up the numbers above it in one step.
+        if dead.0 > DEAD_EPOCH_MAX && dead > self.ledger.stock(slice::from_ref(&item), initial).await?[0].epoch {
+            return Err(Failure::field("dead_epoch", "is above every lease of this item"));
+        }
         let outcome = match self.ledger.open_stock(&item, initial, dead).await? {
             OpenOutcome::Lease(lease) => {
                 Outcome::Lease(proto::Lease { epoch: lease.epoch.0, received: lease.received, sold: lease.sold })
@@ -79,22 +84,21 @@ impl LedgerApi {
 }
 
 fn initial(units: i64) -> Result<i64, Invalid> {
-    if (0..=INITIAL_MAX).contains(&units) { Ok(units) } else { Err(Invalid(format!("must be 0 to {INITIAL_MAX}"))) }
+    if (0..=INITIAL_STOCK_MAX).contains(&units) {
+        Ok(units)
+    } else {
+        Err(Invalid(format!("must be 0 to {INITIAL_STOCK_MAX}")))
+    }
 }
 
-/// Leaves room above: the next lease's number is one more.
-fn epoch(epoch: i64) -> Result<i64, Invalid> {
-    if (0..i64::MAX / 2).contains(&epoch) {
-        Ok(epoch)
-    } else {
-        Err(Invalid("must be a lease's number or 0".to_owned()))
-    }
+fn not_negative(number: i64) -> Result<i64, Invalid> {
+    if number < 0 { Err(Invalid("must not be negative".to_owned())) } else { Ok(number) }
 }
 
 /// A hold's stamp, or 0 and 0 for an id that has no hold.
 fn stamp(stamp: &proto::Stamp) -> Result<Stamp, Invalid> {
-    let (item, epoch, number) = (Item::parse(&stamp.item)?, epoch(stamp.epoch)?, stamp.number);
-    if (epoch == 0) != (number == 0) || number < 0 {
+    let (item, epoch, number) = (Item::parse(&stamp.item)?, not_negative(stamp.epoch)?, not_negative(stamp.number)?);
+    if (epoch == 0) != (number == 0) {
         return Err(Invalid("a stamp's epoch and number are both 1 or more, or both 0".to_owned()));
     }
     Ok(Stamp { item, epoch: Epoch(epoch), number })
