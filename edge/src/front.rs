@@ -44,8 +44,16 @@ pub struct Context {
     pub attempt_id: Token,
 }
 
-/// The middleware.
+/// The middleware. Every request is served in a task of its own: a client that hangs up must not cancel the calls of its
+/// request, because too many cancelled calls end the connection to a service, which all clients share.
 pub async fn front(State(edge): State<Shared>, request: Request, next: Next) -> Response {
+    let env = Arc::clone(&edge.env);
+    let answer = env.detached(serve(edge, request, next)).await;
+    // Nobody else to say it: what panics behind this line has no request id.
+    answer.unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+async fn serve(edge: Shared, request: Request, next: Next) -> Response {
     let start = edge.env.uptime();
     let request_id = headers::token(request.headers(), X_REQUEST_ID).unwrap_or_else(|| edge.env.uuid().into());
     let route = request.extensions().get::<MatchedPath>().cloned();

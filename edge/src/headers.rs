@@ -4,7 +4,10 @@ use contracts::{
     Reason,
     values::{IdempotencyKey, Invalid, Token},
 };
-use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
 
 use crate::{
     fields::{BadFields, Place},
@@ -68,8 +71,11 @@ fn unquote(quoted: &str) -> Result<String, Invalid> {
     Err(Invalid("must close its quote".into()))
 }
 
-/// Refuses every body that is not said, once, to be JSON.
+/// Refuses every body that is not said, once, to be JSON, and to be sent as it is.
 pub fn json(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Problem::of(Reason::UnsupportedMediaType));
+    }
     let media_type = single(headers, CONTENT_TYPE.as_str())
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.split(';').next());

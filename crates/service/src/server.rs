@@ -25,9 +25,13 @@ use crate::environment::Env;
 
 /// Connections that a server holds at a time, unless told otherwise. More wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 4096;
-/// Requests under way on one HTTP/2 connection. More than an edge has under way, because it asks after a service's health on
-/// the same connection.
-pub const STREAMS_PER_CONNECTION_MAX: u32 = 2560;
+/// Requests under way on one HTTP/2 connection of a stranger.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 128;
+/// Calls under way on one connection between services. More than an edge has under way, because it asks after a service's
+/// health on the same connection.
+pub const CALLS_PER_CONNECTION_MAX: u32 = 2560;
+/// Requests that a stranger may cancel before they are begun; then its connection is closed.
+pub const CANCELS_MAX: usize = 20;
 /// Time for a client to send the head of its (next) HTTP/1 request, or to show which HTTP it speaks.
 pub const HEADER_READ_TIMEOUT_MS: u64 = 10_000;
 /// Size of a request's head.
@@ -69,15 +73,27 @@ pub struct Limits {
     pub connections_max: usize,
     /// Requests under way on one HTTP/2 connection.
     pub streams_per_connection_max: u32,
+    /// Requests cancelled before they are begun, on one HTTP/2 connection.
+    pub cancels_max: usize,
     /// Time for the head of an HTTP/1 request.
     pub header_read_timeout: Duration,
 }
 
+impl Limits {
+    /// Between services, where one connection carries the calls of many clients: it must not end because deadlines pass.
+    pub fn internal() -> Self {
+        let streams_per_connection_max = CALLS_PER_CONNECTION_MAX;
+        Self { streams_per_connection_max, cancels_max: streams_per_connection_max as usize, ..Self::default() }
+    }
+}
+
+/// For strangers.
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: CONNECTIONS_MAX,
             streams_per_connection_max: STREAMS_PER_CONNECTION_MAX,
+            cancels_max: CANCELS_MAX,
             header_read_timeout: Duration::from_millis(HEADER_READ_TIMEOUT_MS),
         }
     }
@@ -193,6 +209,7 @@ fn protocol(limits: &Limits, env: &Env) -> auto::Builder<Tasks> {
         .keep_alive_interval(Duration::from_millis(KEEPALIVE_INTERVAL_MS))
         .keep_alive_timeout(Duration::from_millis(KEEPALIVE_TIMEOUT_MS))
         .max_header_list_size(HEADER_BYTES_MAX)
+        .max_pending_accept_reset_streams(limits.cancels_max)
         .max_concurrent_streams(limits.streams_per_connection_max);
     builder
 }

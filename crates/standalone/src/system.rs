@@ -180,10 +180,10 @@ impl System {
         let admin = admin::router(Arc::new(registry), health_check(&lifecycle, &stores));
         // Each finishes what it has taken only while those that it asks still serve.
         let servers = [
-            (listeners.http, edge),
-            (listeners.order, order_rpc.router()),
-            (listeners.inventory, inventory_rpc.router()),
-            (listeners.admin, admin),
+            (listeners.http, edge, Limits::default()),
+            (listeners.order, order_rpc.router(), Limits::internal()),
+            (listeners.inventory, inventory_rpc.router(), Limits::internal()),
+            (listeners.admin, admin, Limits::default()),
         ];
         let servers = one_after_the_other(servers, &env, &lifecycle);
         Ok(Self { env, lifecycle, servers, background, stores })
@@ -204,15 +204,15 @@ impl System {
 
 /// Serves all of them. The first drains when the process does, each other one when the one before it has drained.
 fn one_after_the_other(
-    servers: [(Listener, Router); 4],
+    servers: [(Listener, Router, Limits); 4],
     env: &Env,
     lifecycle: &Lifecycle,
 ) -> Vec<BoxFuture<'static, ()>> {
     let mut drain = lifecycle.drain();
-    let serve = |(listener, router)| -> BoxFuture<'static, ()> {
+    let serve = |(listener, router, limits)| -> BoxFuture<'static, ()> {
         let drained = CancellationToken::new();
         let this = std::mem::replace(&mut drain, drained.clone());
-        let work = serve(listener, router, Limits::default(), env.clone(), this);
+        let work = serve(listener, router, limits, env.clone(), this);
         // A guard, because a server that panics must not keep the next one from draining.
         let drained = drained.drop_guard();
         Box::pin(async move {

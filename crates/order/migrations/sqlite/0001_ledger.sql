@@ -75,3 +75,7 @@ CREATE TABLE outbox (
 ) STRICT;
 
 CREATE INDEX outbox_by_item ON outbox (item, quantity);
+
+-- Written when it is in doubt whether anything can be.
+CREATE TABLE pulse (at INTEGER NOT NULL) STRICT;
+INSERT INTO pulse (at) VALUES (0);

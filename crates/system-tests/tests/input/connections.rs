@@ -163,3 +163,30 @@ async fn many_slow_clients_keep_nobody_from_ordering() {
     drop(slow);
     target.still_sells().await;
 }
+
+/// Cancelled calls count against the connection between edge and services, which all clients share.
+#[tokio::test]
+async fn clients_that_break_off_fail_nobody_else() {
+    const RUDE_CLIENTS: usize = 100;
+    const BREAKS: usize = 30;
+    let target = Target::start().await;
+    let addr = target.system.addr("HTTP");
+    let order = raw::post_json("/orders", ORDER.as_bytes());
+    let order = &order;
+    let rude = (0..RUDE_CLIENTS).map(|client| async move {
+        for n in 0..BREAKS {
+            let mut stream = raw::connect(addr).await;
+            raw::write(&mut stream, order).await;
+            // Broken off at another moment of the order each time.
+            tokio::time::sleep(Duration::from_micros((client * 997 + n * 331) as u64 % 10_000)).await;
+        }
+    });
+    let polite = async {
+        for n in 0..200 {
+            let answer =
+                target.system.http.post("/orders", &json!({ "item": format!("own-{}", n % 4), "quantity": 1 })).await;
+            assert_eq!(answer.status, 201, "{answer:?}");
+        }
+    };
+    futures::join!(join_all(rude), polite);
+}

@@ -85,10 +85,13 @@ async fn a_disk_that_cannot_be_written_can_be_read() {
     let order = bench.order(&lease);
     bench.sell(&order).await;
     sqlx::query("PRAGMA query_only = ON").execute(&ledger.writer).await.expect("set");
+    ledger.ping().await.expect("nothing has failed yet");
     let failure = ledger.commit(&[bench.order(&lease)]).await.expect_err("it cannot be written");
+    assert!(ledger.ping().await.is_err(), "no order can be placed");
     assert!(matches!(failure, LedgerError::Store(_)), "{failure}");
     assert!(ledger.order(order.id).await.expect("answers").is_some());
     sqlx::query("PRAGMA query_only = OFF").execute(&ledger.writer).await.expect("set");
+    ledger.ping().await.expect("it can be written again");
     bench.sell(&bench.order(&lease)).await;
     assert_eq!(bench.stock(&item("widget")).await.sold, 2);
 }
