@@ -129,6 +129,22 @@ impl From<Failure> for Status {
     }
 }
 
+/// The bad fields of one request, all of them.
+#[derive(Debug, Default)]
+pub struct BadFields(Vec<FieldViolation>);
+
+impl BadFields {
+    /// Notes what is wrong with a field; `None` if anything is.
+    pub fn check<T>(&mut self, field: &str, value: Result<T, Invalid>) -> Option<T> {
+        value.map_err(|e| self.0.push(FieldViolation { field: field.to_owned(), detail: e.0 })).ok()
+    }
+
+    /// The refusal that names them.
+    pub fn into_failure(self) -> Failure {
+        Failure { fields: self.0, ..Failure::of(Reason::InvalidRequest) }
+    }
+}
+
 /// Parses one field, naming it when it is bad.
 pub fn parse<T>(field: &str, value: Result<T, Invalid>) -> Result<T, Failure> {
     value.map_err(|e| Failure::field(field, e.0))

@@ -79,7 +79,7 @@ macro_rules! reasons {
 
 reasons! {
     InvalidRequest "INVALID_REQUEST" InvalidArgument 400 Never "Invalid request"
-        "The request is malformed or a value is out of range; `errors` names each bad field.";
+        "The request is malformed or a value is out of range; each bad field is named.";
     RouteNotFound "ROUTE_NOT_FOUND" Unimplemented 404 Never "No such resource"
         "Nothing is served at this path.";
     OrderNotFound "ORDER_NOT_FOUND" NotFound 404 AfterChange "No such order"

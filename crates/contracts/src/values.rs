@@ -59,7 +59,7 @@ impl Item {
             return invalid("must not begin or end with a space");
         }
         if item == "." || item == ".." {
-            return invalid("must not be . or ..");
+            return invalid("must not be \".\" or \"..\"");
         }
         if let Some(c) = item.chars().find(|c| forbidden(*c)) {
             return invalid(format!("must not contain U+{:04X}", u32::from(c)));

@@ -1,8 +1,8 @@
 //! `inventory.v1.InventoryService`: parses, calls [`Reservations`], answers. Nothing is decided here.
 
 use contracts::{
-    Failure, Reason,
-    failure::FieldViolation,
+    Failure,
+    failure::BadFields,
     inventory::v1::{
         GetStockRequest, GetStockResponse, Held, Insufficient, ReleaseRequest, ReleaseResponse,
         ReserveRequest as ReserveMessage, ReserveResponse, RestockRequest, RestockResponse,
@@ -50,7 +50,7 @@ impl InventoryGrpc {
     }
 
     fn parse_reserve(&self, message: &ReserveMessage) -> Result<ReserveRequest, Failure> {
-        let mut bad = Violations::default();
+        let mut bad = BadFields::default();
         let id = match &message.reservation_id {
             Some(text) => bad.check("reservation_id", reservation_id(text)),
             None => Some(ReservationId(self.env.uuid())),
@@ -68,7 +68,7 @@ impl InventoryGrpc {
     }
 
     async fn release(&self, call: &Call, message: &ReleaseRequest) -> Result<ReleaseResponse, Failure> {
-        let mut bad = Violations::default();
+        let mut bad = BadFields::default();
         let id = bad.check("reservation_id", ReservationId::parse(&message.reservation_id));
         let item = match message.item.as_str() {
             "" => Some(None),
@@ -90,7 +90,7 @@ impl InventoryGrpc {
     }
 
     async fn restock(&self, call: &Call, message: &RestockRequest) -> Result<RestockResponse, Failure> {
-        let mut bad = Violations::default();
+        let mut bad = BadFields::default();
         let id = bad.check("id", ReservationId::parse(&message.id));
         let item = bad.check("item", Item::parse(&message.item));
         let quantity = bad.check("quantity", Quantity::parse(message.quantity));
@@ -134,20 +134,6 @@ impl InventoryService for InventoryGrpc {
 
     async fn restock(&self, request: Request<RestockRequest>) -> Result<Response<RestockResponse>, Status> {
         rpc::reply(self.restock(&rpc::call(&request), request.get_ref()).await)
-    }
-}
-
-/// The bad fields of one request, all of them.
-#[derive(Default)]
-struct Violations(Vec<FieldViolation>);
-
-impl Violations {
-    fn check<T>(&mut self, field: &str, value: Result<T, Invalid>) -> Option<T> {
-        value.map_err(|e| self.0.push(FieldViolation { field: field.to_owned(), detail: e.0 })).ok()
-    }
-
-    fn into_failure(self) -> Failure {
-        Failure { fields: self.0, ..Failure::of(Reason::InvalidRequest) }
     }
 }
 

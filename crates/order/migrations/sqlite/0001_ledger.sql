@@ -76,6 +76,5 @@ CREATE TABLE outbox (
 
 CREATE INDEX outbox_by_item ON outbox (item, quantity);
 
--- Written when it is in doubt whether anything can be.
-CREATE TABLE pulse (at INTEGER NOT NULL) STRICT;
-INSERT INTO pulse (at) VALUES (0);
+-- Written, and emptied again, to see whether there is room for an order.
+CREATE TABLE pulse (filler BLOB NOT NULL) STRICT;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use contracts::{
     Failure, Reason,
-    failure::parse,
+    failure::{BadFields, parse},
     orders::v1::{
         self as proto, CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderResponse, ListOrdersRequest,
         ListOrdersResponse, OrderStatus, order_service_server::OrderService,
@@ -49,20 +49,26 @@ impl OrderApi {
     }
 
     fn placement(&self, request: &CreateOrderRequest) -> Result<Placement, Failure> {
+        let mut bad = BadFields::default();
+        let item = bad.check("item", Item::parse(&request.item));
+        let quantity = bad.check("quantity", Quantity::parse(request.quantity));
         let key = request.idempotency_key.as_deref().map(IdempotencyKey::parse).transpose();
+        let key = bad.check("idempotency_key", key);
         let attempt = request.attempt_id.as_deref().map(Token::parse).transpose();
+        let attempt = bad.check("attempt_id", attempt);
         let reservation = request.reservation_id.as_deref().map(ReservationId::parse_client).transpose();
-        let identity = match (parse("idempotency_key", key)?, parse("attempt_id", attempt)?) {
+        let reservation = bad.check("reservation_id", reservation);
+        let (Some(item), Some(quantity), Some(key), Some(attempt), Some(reservation)) =
+            (item, quantity, key, attempt, reservation)
+        else {
+            return Err(bad.into_failure());
+        };
+        let identity = match (key, attempt) {
             (Some(key), _) => Identity::Key(key),
             (None, Some(attempt)) => Identity::Attempt(attempt),
             (None, None) => Identity::Attempt(self.env.uuid().into()),
         };
-        Ok(Placement {
-            item: parse("item", Item::parse(&request.item))?,
-            quantity: parse("quantity", Quantity::parse(request.quantity))?,
-            identity,
-            reservation: parse("reservation_id", reservation)?,
-        })
+        Ok(Placement { item, quantity, identity, reservation })
     }
 
     async fn get(&self, request: Request<GetOrderRequest>) -> Result<GetOrderResponse, Failure> {

@@ -238,7 +238,9 @@ impl Ledger for SqliteLedger {
         if !self.failing.load(Ordering::Relaxed) {
             return Ok(transaction.rollback().await?);
         }
-        sqlx::query("UPDATE pulse SET at = $1").bind(self.env.now().0).execute(&mut *transaction).await?;
+        for statement in ["INSERT INTO pulse (filler) VALUES (zeroblob(65536))", "DELETE FROM pulse"] {
+            sqlx::query(statement).execute(&mut *transaction).await?;
+        }
         transaction.commit().await?;
         self.failing.store(false, Ordering::Relaxed);
         Ok(())

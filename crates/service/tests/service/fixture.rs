@@ -50,7 +50,7 @@ pub async fn listener() -> Listener {
 }
 
 pub async fn start() -> Running {
-    start_with(Limits::default()).await
+    start_with(Limits::internal()).await
 }
 
 pub async fn start_with(limits: Limits) -> Running {
