@@ -119,21 +119,7 @@ async fn an_order_that_is_fenced_again_and_again_is_told_to_come_back() {
 #[tokio::test]
 async fn an_order_that_meets_a_tombstone_is_placed_under_another_id() {
     let wired = Wired::new(10).await;
-    let ledger = wired.ledger.clone();
-    let mut first = true;
-    wired
-        .script_commits(Box::new(move |orders| {
-            let ledger = ledger.clone();
-            let abort = std::mem::take(&mut first);
-            Box::pin(async move {
-                if abort {
-                    let query = ResolveQuery { id: orders[0].id, stamp: Some(orders[0].stamp.clone()) };
-                    assert_eq!(ledger.resolve(&[query]).await.expect("answered"), [Verdict::Aborted]);
-                }
-                Fate::Happens
-            })
-        }))
-        .await;
+    abort_before_commits(&wired, 1).await;
     let placed = wired.place(3, key("k")).await.expect("placed");
     assert_eq!(wired.orders().await, [placed.order]);
     assert_eq!(wired.free().await, 7, "the aborted hold is given back at once");
@@ -380,7 +366,7 @@ async fn a_stock_store_that_is_wiped_between_hold_and_commit_sells_nothing_twice
     assert!(wired.orders().await.is_empty());
 }
 
-/// The next commit meets a tombstone.
+/// Before each of the next `times` commits, the ledger aborts the order's id.
 async fn abort_before_commits(wired: &Wired, times: u32) {
     let ledger = wired.ledger.clone();
     let mut left = times;
