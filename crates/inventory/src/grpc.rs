@@ -1,5 +1,7 @@
 //! `inventory.v1.InventoryService`: parses, calls [`Reservations`], answers. Nothing is decided here.
 
+use std::time::Duration;
+
 use contracts::{
     Failure,
     failure::BadFields,
@@ -10,7 +12,11 @@ use contracts::{
     },
     values::{Epoch, Invalid, Item, Quantity, ReservationId, Ttl},
 };
-use service::{call::Call, environment::Env, rpc};
+use service::{
+    call::{CALL_TIMEOUT_DEFAULT_MS, Call},
+    environment::Env,
+    rpc,
+};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -103,8 +109,8 @@ impl InventoryGrpc {
         Ok(RestockResponse { item: name, stock })
     }
 
-    /// Runs work of two steps, ledger and store, in a task of its own: a caller that hangs up does not stop it between
-    /// them.
+    /// Runs work of two steps, ledger and store, in a task and with a deadline of its own: a caller that hangs up, or
+    /// whose time is over, does not stop it between them.
     async fn to_its_end<T: Send + 'static, F>(
         &self,
         call: &Call,
@@ -113,7 +119,9 @@ impl InventoryGrpc {
     where
         F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        let work = work(self.reservations.clone(), call.clone());
+        let timeout = Duration::from_millis(CALL_TIMEOUT_DEFAULT_MS);
+        let call = Call::new(&*self.env, timeout, call.request_id.clone());
+        let work = work(self.reservations.clone(), call);
         self.env.detached(work).await.unwrap_or_else(|| Err(Failure::internal("the work panicked")))
     }
 }

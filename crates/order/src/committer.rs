@@ -134,3 +134,66 @@ impl CommitLoop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use service::manual::ManualEnvironment;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::ledger::{
+        conformance::{Bench, LedgerFixture, item},
+        sqlite::SqliteLedger,
+    };
+
+    struct Fixture(Arc<SqliteLedger>, #[expect(dead_code, reason = "kept as long as the ledger")] TempDir);
+
+    #[async_trait::async_trait]
+    impl LedgerFixture for Fixture {
+        async fn fresh(env: Env) -> Self {
+            let data = TempDir::new().expect("a temporary directory");
+            let ledger = SqliteLedger::open(&data.path().join("ledger.db"), env).await.expect("opens");
+            Self(ledger, data)
+        }
+
+        fn ledger(&self) -> Arc<dyn Ledger> {
+            self.0.clone()
+        }
+
+        async fn sql(&self, _: &'static str) -> Option<Result<(), String>> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_committed_is_never_called_refused() {
+        let clock = ManualEnvironment::new(1);
+        let bench = Bench::over(Fixture::fresh(clock.clone()).await, clock.clone());
+        let lease = bench.lease(&item("widget"), 10).await;
+        let order = bench.order(&lease);
+        let metrics = OrderMetrics::register(&mut Registry::default());
+        let (committer, mut commits) = Committer::new(bench.env(), bench.ledger.clone(), metrics, Arc::default());
+        let fill = || while committer.queue.try_send((order.clone(), oneshot::channel().0)).is_ok() {};
+
+        fill();
+        let refused = committer.commit(&order).await.expect_err("the queue is full");
+        assert_eq!(refused.reason, Reason::Overloaded, "it was not even taken");
+        while commits.waiting.try_recv().is_ok() {}
+
+        let mut commit = std::pin::pin!(committer.commit(&order));
+        let doubtful = loop {
+            tokio::select! {
+                biased;
+                result = &mut commit => break result,
+                taken = commits.waiting.recv(), if committer.waiting() == 1 => {
+                    fill();
+                    let (_, answer) = taken.expect("an order");
+                    assert!(answer.send(Err(Failure::unavailable("the answer was lost"))).is_ok());
+                }
+                () = tokio::task::yield_now() => clock.advance(Duration::from_millis(COMMIT_BACKOFF_MS)),
+            }
+        };
+        assert_eq!(doubtful.expect_err("in doubt").reason, Reason::Unavailable);
+    }
+}

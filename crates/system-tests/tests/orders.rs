@@ -72,7 +72,7 @@ async fn a_thousand_parallel_orders_on_a_stock_of_a_hundred_sell_exactly_a_hundr
 
 /// All of them wait for the item's first lease, which must not wait for them.
 #[tokio::test]
-async fn more_orders_than_one_connection_takes_wait_for_a_lease_and_get_it() {
+async fn many_orders_that_wait_for_an_item_s_first_lease_do_not_keep_it_away() {
     const ORDERS: usize = 1_500;
     let system = System::start(&[("DEFAULT_STOCK", "1500")]).await;
     let one = order("widget", 1);

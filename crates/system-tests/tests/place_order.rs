@@ -70,20 +70,35 @@ async fn an_order_that_finds_the_committer_idle_does_not_wait_for_others() {
     assert_eq!(*wired.seams.commits.lock().expect("whole"), [1, 1, 1]);
 }
 
-/// Before the next `times` commits the item's lease is fenced by another one.
-async fn fence_before_commits(wired: &Wired, times: u32) {
+/// What happens to an order just before its commit.
+#[derive(Clone, Copy)]
+enum Mishap {
+    /// Another lease fences its hold.
+    Fence,
+    /// The ledger aborts its id.
+    Abort,
+}
+
+/// The next `times` commits meet this.
+async fn before_commits(wired: &Wired, mishap: Mishap, times: u32) {
     let ledger = wired.ledger.clone();
     let mut left = times;
     wired
         .script_commits(Box::new(move |orders| {
-            let ledger = ledger.clone();
-            let fence = left > 0;
+            let (ledger, meets) = (ledger.clone(), left > 0);
             left = left.saturating_sub(1);
             Box::pin(async move {
-                if fence {
-                    let newest = orders[0].stamp.epoch;
-                    let lease = ledger.open_stock(&item("widget"), 10, newest).await.expect("answered");
-                    assert!(matches!(lease, OpenOutcome::Lease(_)));
+                let (id, stamp) = (orders[0].id, orders[0].stamp.clone());
+                match mishap {
+                    _ if !meets => {}
+                    Mishap::Fence => {
+                        let lease = ledger.open_stock(&stamp.item, 10, stamp.epoch).await.expect("answered");
+                        assert!(matches!(lease, OpenOutcome::Lease(_)));
+                    }
+                    Mishap::Abort => {
+                        let query = ResolveQuery { id, stamp: Some(stamp) };
+                        assert_eq!(ledger.resolve(&[query]).await.expect("answered"), [Verdict::Aborted]);
+                    }
                 }
                 Fate::Happens
             })
@@ -94,7 +109,7 @@ async fn fence_before_commits(wired: &Wired, times: u32) {
 #[tokio::test]
 async fn a_fenced_order_is_placed_under_the_next_lease() {
     let wired = Wired::new(10).await;
-    fence_before_commits(&wired, 1).await;
+    before_commits(&wired, Mishap::Fence, 1).await;
     let placed = wired.place(3, key("k")).await.expect("placed");
     assert!(!placed.replayed);
     assert_eq!(wired.orders().await.len(), 1);
@@ -107,7 +122,7 @@ async fn a_fenced_order_is_placed_under_the_next_lease() {
 #[tokio::test]
 async fn an_order_that_is_fenced_again_and_again_is_told_to_come_back() {
     let wired = Wired::new(10).await;
-    fence_before_commits(&wired, FENCES_MAX + 1).await;
+    before_commits(&wired, Mishap::Fence, FENCES_MAX + 1).await;
     let failure = wired.place(3, key("k")).await.expect_err("fenced");
     assert_eq!(failure.reason, Reason::Unavailable);
     assert!(wired.orders().await.is_empty());
@@ -119,7 +134,7 @@ async fn an_order_that_is_fenced_again_and_again_is_told_to_come_back() {
 #[tokio::test]
 async fn an_order_that_meets_a_tombstone_is_placed_under_another_id() {
     let wired = Wired::new(10).await;
-    abort_before_commits(&wired, 1).await;
+    before_commits(&wired, Mishap::Abort, 1).await;
     let placed = wired.place(3, key("k")).await.expect("placed");
     assert_eq!(wired.orders().await, [placed.order]);
     assert_eq!(wired.free().await, 7, "the aborted hold is given back at once");
@@ -366,30 +381,10 @@ async fn a_stock_store_that_is_wiped_between_hold_and_commit_sells_nothing_twice
     assert!(wired.orders().await.is_empty());
 }
 
-/// Before each of the next `times` commits, the ledger aborts the order's id.
-async fn abort_before_commits(wired: &Wired, times: u32) {
-    let ledger = wired.ledger.clone();
-    let mut left = times;
-    wired
-        .script_commits(Box::new(move |orders| {
-            let ledger = ledger.clone();
-            let abort = left > 0;
-            left = left.saturating_sub(1);
-            Box::pin(async move {
-                if abort {
-                    let query = ResolveQuery { id: orders[0].id, stamp: Some(orders[0].stamp.clone()) };
-                    assert_eq!(ledger.resolve(&[query]).await.expect("answered"), [Verdict::Aborted]);
-                }
-                Fate::Happens
-            })
-        }))
-        .await;
-}
-
 #[tokio::test]
 async fn an_attempt_that_was_fenced_is_one_order_when_a_proxy_repeats_it() {
     let wired = Wired::new(10).await;
-    fence_before_commits(&wired, 1).await;
+    before_commits(&wired, Mishap::Fence, 1).await;
     let first = wired.place(3, attempt("a")).await.expect("placed");
     let again = wired.place(3, attempt("a")).await.expect("the same order");
     assert_eq!(first, again);
@@ -400,7 +395,7 @@ async fn an_attempt_that_was_fenced_is_one_order_when_a_proxy_repeats_it() {
 #[tokio::test]
 async fn an_attempt_that_met_a_tombstone_is_one_order_after_the_tombstone_is_gone() {
     let wired = Wired::new(10).await;
-    abort_before_commits(&wired, 1).await;
+    before_commits(&wired, Mishap::Abort, 1).await;
     let first = wired.place(3, attempt("a")).await.expect("placed");
     wired.stock.wipe();
     wired.place(1, attempt("another")).await.expect("placed, under a new lease");
@@ -443,7 +438,7 @@ async fn a_key_never_names_an_order_that_is_not_its_own() {
 async fn a_key_survives_any_number_of_dead_ids() {
     const DEAD: u32 = 200;
     let wired = Wired::new(10).await;
-    abort_before_commits(&wired, DEAD).await;
+    before_commits(&wired, Mishap::Abort, DEAD).await;
     wired.place(1, key("k")).await.expect("placed");
     assert!(wired.seams.commits.lock().expect("whole").len() > DEAD as usize);
     assert_eq!(wired.free().await, 9);

@@ -97,6 +97,7 @@ async fn the_type_must_be_json_and_said_once() {
         "Content-Type: text/plain\r\n",
         "Content-Type: application/x-www-form-urlencoded\r\n",
         "Content-Type: application/json\r\nContent-Type: application/json\r\n",
+        "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
     ] {
         for path in ["/orders", "/reserve", "/inventory/widget/restocks"] {
             let answer = system.send(post(path, &format!("{lines}{length}"), ONE.as_bytes())).await;

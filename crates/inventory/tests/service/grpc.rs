@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use contracts::{
     DESCRIPTORS, Failure, Reason,
     inventory::v1::{
@@ -161,4 +163,21 @@ async fn a_store_that_is_down_is_unavailable_and_the_cause_stays_inside() {
     let status = client.reserve(good()).await.expect_err("fails");
     assert_eq!(status.code(), tonic::Code::Unavailable);
     assert!(!status.message().contains("the test"), "{}", status.message());
+}
+
+#[tokio::test]
+async fn a_restock_whose_caller_gives_up_between_ledger_and_store_is_finished() {
+    let world = World::with_stock(10).await;
+    let (mut client, _running) = world.serve().await;
+    world.hold(&item("widget"), 1).await;
+    let closed = world.store.restocks.acquire().await.expect("never closed");
+    let request = RestockRequest { id: CLIENT_ID.into(), item: "widget".into(), quantity: 5 };
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(Duration::from_millis(200));
+    client.restock(request).await.expect_err("its deadline has passed");
+    assert_eq!(world.ledger.rows().2, 1, "journalled");
+    // The server has answered or seen the cancel by the time it has answered this on the same connection.
+    client.get_stock(GetStockRequest { item: "widget".into() }).await.expect("answered");
+    drop(closed);
+    world.until("it is counted", async || world.numbers(&item("widget")).await == (1, 14, 1, 0)).await;
 }

@@ -11,6 +11,7 @@ use inventory::stock::{
     ConfirmReply, Counts, Found, Hold, Incarnation, LoadReply, Probe, ReleaseReply, ReserveReply, ReserveRequest,
     RestockReply, StockError, StockReply, StockStore, memory::MemoryStock,
 };
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// What happens to a load on its way.
@@ -32,11 +33,19 @@ pub struct TestStore {
     faults: Mutex<Vec<LoadFault>>,
     /// Every load that was sent.
     loads: Mutex<Vec<Lease>>,
+    /// Restocks go one by one, and the test can hold them up.
+    pub restocks: Semaphore,
 }
 
 impl TestStore {
     pub fn new(inner: Arc<MemoryStock>) -> Arc<Self> {
-        Arc::new(Self { inner, down: AtomicBool::new(false), faults: Mutex::default(), loads: Mutex::default() })
+        Arc::new(Self {
+            inner,
+            down: AtomicBool::new(false),
+            faults: Mutex::default(),
+            loads: Mutex::default(),
+            restocks: Semaphore::new(1),
+        })
     }
 
     pub fn set_down(&self, down: bool) {
@@ -78,6 +87,7 @@ impl StockStore for TestStore {
         quantity: Quantity,
         epoch: Epoch,
     ) -> Result<RestockReply, StockError> {
+        let _permit = self.restocks.acquire().await.expect("never closed");
         self.up()?.restock(id, item, quantity, epoch).await
     }
 

@@ -44,6 +44,11 @@ async fn the_order_service_refuses_what_is_out_of_range() {
     for quantity in BAD_QUANTITIES {
         bad_field(client.create_order(orders::CreateOrderRequest { quantity, ..good() }).await, "quantity");
     }
+    let several =
+        orders::CreateOrderRequest { item: String::new(), quantity: 0, attempt_id: Some("?".into()), ..good() };
+    let refused = Failure::from_status(&client.create_order(several).await.expect_err("bad"));
+    let fields: Vec<_> = refused.fields.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["item", "quantity", "attempt_id"]);
     for key in ["", "k\n", "k\u{e9}", &"k".repeat(256)] {
         let request = orders::CreateOrderRequest { idempotency_key: Some(key.to_owned()), ..good() };
         bad_field(client.create_order(request).await, "idempotency_key");
