@@ -70,9 +70,9 @@ async fn a_thousand_parallel_orders_on_a_stock_of_a_hundred_sell_exactly_a_hundr
     assert_eq!(system.count("orders_processed_total").await, 500);
 }
 
-/// All of them wait for the item's first lease, which must not wait for them.
+/// The first of them open the item while the others come.
 #[tokio::test]
-async fn many_orders_that_wait_for_an_item_s_first_lease_do_not_keep_it_away() {
+async fn a_crowd_on_an_item_that_was_never_sold_is_served() {
     const ORDERS: usize = 1_500;
     let system = System::start(&[("DEFAULT_STOCK", "1500")]).await;
     let one = order("widget", 1);
