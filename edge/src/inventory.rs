@@ -51,10 +51,12 @@ pub async fn reserve(
         ttl: ttl.map(|ttl| ttl.duration().try_into().expect("at most a day")),
         least_epoch: 0,
     };
-    let mut client = InventoryServiceClient::new(edge.inventory.channel());
-    let method = "inventory.v1.InventoryService/Reserve";
-    let work = async { client.reserve(edge.inventory.request(&context.call, message)).await };
-    let answer = edge.inventory.unary(&context.call, method, work).await?;
+    let answer = edge
+        .inventory
+        .unary(&context.call, "inventory.v1.InventoryService/Reserve", message, |channel, request| async move {
+            InventoryServiceClient::new(channel).reserve(request).await
+        })
+        .await?;
     let body = match answer.outcome.ok_or_else(|| Failure::internal("an answer without its outcome"))? {
         Outcome::Held(held) => json!({
             "success": true,
@@ -79,10 +81,12 @@ pub async fn release(
 
     // The client does not name the item: an id that nobody knows is answered 404.
     let message = ReleaseRequest { reservation_id: id.to_string(), item: String::new() };
-    let mut client = InventoryServiceClient::new(edge.inventory.channel());
-    let method = "inventory.v1.InventoryService/Release";
-    let work = async { client.release(edge.inventory.request(&context.call, message)).await };
-    let released = edge.inventory.unary(&context.call, method, work).await;
+    let released = edge
+        .inventory
+        .unary(&context.call, "inventory.v1.InventoryService/Release", message, |channel, request| async move {
+            InventoryServiceClient::new(channel).release(request).await
+        })
+        .await;
     released.map_err(Problem::in_url)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -100,12 +104,13 @@ pub async fn read(
         return Err(bad.into());
     };
 
-    let mut client = InventoryServiceClient::new(edge.inventory.channel());
-    let method = "inventory.v1.InventoryService/GetStock";
-    let work = async {
-        client.get_stock(edge.inventory.request(&context.call, GetStockRequest { item: item.to_string() })).await
-    };
-    let answer = edge.inventory.unary(&context.call, method, work).await;
+    let message = GetStockRequest { item: item.to_string() };
+    let answer = edge
+        .inventory
+        .unary(&context.call, "inventory.v1.InventoryService/GetStock", message, |channel, request| async move {
+            InventoryServiceClient::new(channel).get_stock(request).await
+        })
+        .await;
     let answer = answer.map_err(Problem::in_url)?;
     Ok(Json(json!({ "item": answer.item, "stock": answer.stock })).into_response())
 }
@@ -129,10 +134,12 @@ pub async fn restock(
     };
 
     let message = RestockRequest { id: id.to_string(), item: item.to_string(), quantity: quantity.get() };
-    let mut client = InventoryServiceClient::new(edge.inventory.channel());
-    let method = "inventory.v1.InventoryService/Restock";
-    let work = async { client.restock(edge.inventory.request(&context.call, message)).await };
-    let answer = edge.inventory.unary(&context.call, method, work).await?;
+    let answer = edge
+        .inventory
+        .unary(&context.call, "inventory.v1.InventoryService/Restock", message, |channel, request| async move {
+            InventoryServiceClient::new(channel).restock(request).await
+        })
+        .await?;
     Ok(Json(json!({ "item": answer.item, "stock": answer.stock })).into_response())
 }
 

@@ -88,10 +88,12 @@ pub async fn create(
         reservation_id: reservation.map(|id| id.to_string()),
         attempt_id: Some(context.attempt_id.to_string()),
     };
-    let mut client = OrderServiceClient::new(edge.orders.channel());
-    let method = "orders.v1.OrderService/CreateOrder";
-    let work = async { client.create_order(edge.orders.request(&context.call, message)).await };
-    let answer = edge.orders.unary(&context.call, method, work).await?;
+    let answer = edge
+        .orders
+        .unary(&context.call, "orders.v1.OrderService/CreateOrder", message, |channel, request| async move {
+            OrderServiceClient::new(channel).create_order(request).await
+        })
+        .await?;
     let order = OrderBody::new(answer.order)?;
     let location = [(LOCATION, format!("/orders/{}", order.id))];
     let mut response = (StatusCode::CREATED, location, Json(order)).into_response();
@@ -111,11 +113,14 @@ pub async fn read(
     let id = path::segment(request.uri(), 2)?;
     let id = ReservationId::parse(&id).map_err(|_| Problem::of(Reason::OrderNotFound))?;
 
-    let mut client = OrderServiceClient::new(edge.orders.channel());
-    let method = "orders.v1.OrderService/GetOrder";
-    let work =
-        async { client.get_order(edge.orders.request(&context.call, GetOrderRequest { id: id.to_string() })).await };
-    let answer = edge.orders.unary(&context.call, method, work).await.map_err(Problem::in_url)?;
+    let message = GetOrderRequest { id: id.to_string() };
+    let answer = edge
+        .orders
+        .unary(&context.call, "orders.v1.OrderService/GetOrder", message, |channel, request| async move {
+            OrderServiceClient::new(channel).get_order(request).await
+        })
+        .await
+        .map_err(Problem::in_url)?;
     Ok(Json(OrderBody::new(answer.order)?).into_response())
 }
 
@@ -146,10 +151,13 @@ pub async fn list(
         page_size: limit.unwrap_or(0),
         page_token: page_token.unwrap_or_default(),
     };
-    let mut client = OrderServiceClient::new(edge.orders.channel());
-    let method = "orders.v1.OrderService/ListOrders";
-    let work = async { client.list_orders(edge.orders.request(&context.call, message)).await };
-    let answer = edge.orders.unary(&context.call, method, work).await.map_err(Problem::in_url)?;
+    let answer = edge
+        .orders
+        .unary(&context.call, "orders.v1.OrderService/ListOrders", message, |channel, request| async move {
+            OrderServiceClient::new(channel).list_orders(request).await
+        })
+        .await
+        .map_err(Problem::in_url)?;
     let orders = answer.orders.into_iter().map(|order| OrderBody::new(Some(order))).collect::<Result<_, _>>()?;
     Ok(Json(PageBody { orders, next_page_token: answer.next_page_token }).into_response())
 }

@@ -6,11 +6,11 @@ use crate::{call::Call, rpc_client::Peer};
 
 /// Whether `service` of the peer serves; `""` asks for the whole server. No answer within the call's deadline is a no.
 pub async fn serving(peer: &Peer, call: &Call, service: &str) -> bool {
-    let mut client = HealthClient::new(peer.channel());
-    let work = async {
-        let question = HealthCheckRequest { service: service.to_owned() };
-        client.check(peer.request(call, question)).await
-    };
-    let answer = peer.unary(call, "grpc.health.v1.Health/Check", work).await;
+    let question = HealthCheckRequest { service: service.to_owned() };
+    let answer = peer
+        .unary(call, "grpc.health.v1.Health/Check", question, |channel, request| async move {
+            HealthClient::new(channel).check(request).await
+        })
+        .await;
     answer.is_ok_and(|answer| answer.status() == ServingStatus::Serving)
 }

@@ -1,13 +1,10 @@
 //! The client side of gRPC.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc};
 
 use contracts::Failure;
 use http::Uri;
-use tonic::{
-    Code, Request, Response, Status, TimeoutExpired,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, ConnectError, Request, Response, Status, TimeoutExpired, transport::Channel};
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -16,53 +13,43 @@ use crate::{
     environment::Env,
     http::REQUEST_ID,
     rpc::code_name,
-    server::{KEEPALIVE_INTERVAL_MS, KEEPALIVE_TIMEOUT_MS},
     telemetry::{TRACEPARENT, traceparent},
 };
+
+mod addresses;
+
+use addresses::Addresses;
+
+pub use addresses::{ADDRESSES_MAX, LEFT_ALONE_MAX_MS, LEFT_ALONE_MIN_MS, RESOLVE_INTERVAL_MS, RESOLVE_TIMEOUT_MS};
 
 /// Time to reach a peer.
 pub const CONNECT_TIMEOUT_MS: u64 = 2_000;
 
-/// The URLs of a peer cannot be used.
+/// A peer has no URL.
 #[derive(Debug, thiserror::Error)]
-pub enum BadPeer {
-    /// There are none.
-    #[error("no URL of {0} is given")]
-    NoUrl(&'static str),
-    /// gRPC cannot use one.
-    #[error("a URL of {0} is bad: {1}")]
-    BadUrl(&'static str, tonic::transport::Error),
-}
+#[error("no URL of {0} is given")]
+pub struct NoUrl(&'static str);
 
-/// Another service, behind one address or several that do the same.
+/// Another service, behind one address or several that do the same. Calls go to each in turn; one that cannot be
+/// reached is passed over, at once and for a while.
 #[derive(Clone)]
 pub struct Peer {
     name: &'static str,
-    channel: Channel,
+    addresses: Arc<Addresses>,
     env: Env,
 }
 
 impl Peer {
     /// Does not connect yet. `name` is for logs. Needs a tokio runtime.
-    pub fn new(name: &'static str, urls: &[Uri], env: Env) -> Result<Self, BadPeer> {
-        let endpoints: Result<Vec<_>, _> = urls.iter().map(endpoint).collect();
-        let endpoints = endpoints.map_err(|e| BadPeer::BadUrl(name, e))?;
-        let channel = match &*endpoints {
-            [] => return Err(BadPeer::NoUrl(name)),
-            [one] => one.connect_lazy(),
-            _ => Channel::balance_list(endpoints.into_iter()),
-        };
-        Ok(Self { name, channel, env })
+    pub fn new(name: &'static str, urls: &[Uri], env: Env) -> Result<Self, NoUrl> {
+        if urls.is_empty() {
+            return Err(NoUrl(name));
+        }
+        Ok(Self { name, addresses: Addresses::new(name, urls, env.clone()), env })
     }
 
-    /// For a generated client. It connects at the first call, and again when the connection is lost.
-    pub fn channel(&self) -> Channel {
-        self.channel.clone()
-    }
-
-    /// A request that carries what is left of the call's time, its request id and the current span. Make it inside the
-    /// future given to [`Peer::unary`], so that this is the call's own span.
-    pub fn request<T>(&self, call: &Call, message: T) -> Request<T> {
+    /// A request that carries what is left of the call's time, its request id and the current span.
+    fn request<T>(&self, call: &Call, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(call.remaining(&*self.env));
         let headers = [(REQUEST_ID, call.request_id.to_string()), (TRACEPARENT, traceparent())];
@@ -74,8 +61,15 @@ impl Peer {
         request
     }
 
-    /// One call to the method `package.Service/Method`, bounded by the call's deadline.
-    pub async fn unary<T, F>(&self, call: &Call, method: &'static str, work: F) -> Result<T, Failure>
+    /// One call to the method `package.Service/Method`, bounded by the call's deadline. `send` makes the call with a
+    /// generated client; it is called again, for another address, only when nothing was sent to the one before.
+    pub async fn unary<M: Clone, T, F>(
+        &self,
+        call: &Call,
+        method: &'static str,
+        message: M,
+        send: impl Fn(Channel, Request<M>) -> F,
+    ) -> Result<T, Failure>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -89,6 +83,22 @@ impl Peer {
         );
         span.set_attribute("rpc.system.name", "grpc");
         span.set_attribute("rpc.method", method);
+        let work = async {
+            let mut unreached = Status::unavailable("no address of it could be reached a moment ago");
+            for (address, failures) in self.addresses.in_turn().await {
+                match send(address.channel.clone(), self.request(call, message.clone())).await {
+                    Err(status) if never_sent(&status) => {
+                        address.not_reached(failures, &self.env);
+                        unreached = status;
+                    }
+                    answer => {
+                        address.reached();
+                        return answer;
+                    }
+                }
+            }
+            Err(unreached)
+        };
         let answer = self.env.timeout(call.remaining(&*self.env), work.instrument(span.clone())).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
@@ -103,13 +113,9 @@ impl Peer {
     }
 }
 
-fn endpoint(url: &Uri) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::new(url.clone())?
-        .connect_timeout(Duration::from_millis(CONNECT_TIMEOUT_MS))
-        .http2_keep_alive_interval(Duration::from_millis(KEEPALIVE_INTERVAL_MS))
-        .keep_alive_timeout(Duration::from_millis(KEEPALIVE_TIMEOUT_MS))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true))
+/// No connection could be made, so the call has left nothing anywhere.
+fn never_sent(status: &Status) -> bool {
+    chain(status).any(<dyn Error>::is::<ConnectError>)
 }
 
 fn record(span: &Span, code: Code) {

@@ -26,7 +26,7 @@ use service::{
     telemetry::{Telemetry, TelemetrySettings, continue_trace, traceparent},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tracing::Instrument;
 
@@ -82,7 +82,7 @@ async fn one_trace_goes_through_client_and_server() {
     settings.finish().expect("good");
 
     let server = start(&env, new_server()).await;
-    let peer = Peer::new("self", &[server], Arc::clone(&env)).expect("a good URL");
+    let peer = Peer::new("self", std::slice::from_ref(&server), Arc::clone(&env)).expect("a good URL");
     let call = Call::new(&*env, Duration::from_secs(5), Token::parse("r-1").expect("sane"));
     let outer = tracing::info_span!("outer");
     continue_trace(&outer, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
@@ -90,8 +90,10 @@ async fn one_trace_goes_through_client_and_server() {
         assert!(traceparent().starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{}", traceparent());
         assert!(!service::health::serving(&peer, &call, "no.Such").await);
         // Made outside of a client span, as a stranger would call.
-        let mut client = HealthClient::new(peer.channel());
-        let _ = client.check(peer.request(&call, HealthCheckRequest::default())).await.expect("answered");
+        let mut client = HealthClient::new(Endpoint::from(server).connect_lazy());
+        let mut request = Request::new(HealthCheckRequest::default());
+        request.metadata_mut().insert("traceparent", traceparent().parse().expect("ASCII"));
+        let _ = client.check(request).await.expect("answered");
     };
     work.instrument(outer).await;
     let garbage = tracing::info_span!("garbage");

@@ -33,7 +33,7 @@ use service::{
     lifecycle::Lifecycle,
     readiness::{self, CHECK_TIMEOUT_MS, Check},
     rpc::{RpcMetrics, RpcServer},
-    rpc_client::{BadPeer, Peer},
+    rpc_client::{NoUrl, Peer},
     server::{Limits, Listener, serve},
 };
 use tokio_util::sync::CancellationToken;
@@ -66,7 +66,7 @@ pub enum StartError {
     Stores(#[from] StoresError),
     /// A service's URL cannot be used.
     #[error(transparent)]
-    Peer(#[from] BadPeer),
+    Peer(#[from] NoUrl),
 }
 
 /// Every address that it listens on.
@@ -224,7 +224,7 @@ fn one_after_the_other(
 }
 
 /// A service at its URLs, or where this process serves it.
-fn peer(name: &'static str, urls: Option<&[Uri]>, listener: &Listener, env: &Env) -> Result<Peer, BadPeer> {
+fn peer(name: &'static str, urls: Option<&[Uri]>, listener: &Listener, env: &Env) -> Result<Peer, NoUrl> {
     let own = [loopback(listener.addr())];
     Peer::new(name, urls.unwrap_or(&own), env.clone())
 }

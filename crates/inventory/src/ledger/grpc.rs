@@ -1,5 +1,6 @@
 //! The ledger over gRPC. Answers are parsed here: what cannot be is an internal error, and nothing is done with it.
 
+use super::{ItemStock, OpenOutcome, ResolveQuery, Restock, StockLedger, Verdict};
 use async_trait::async_trait;
 use contracts::{
     Failure,
@@ -11,21 +12,16 @@ use contracts::{
     values::{Epoch, Item, Lease},
 };
 use service::{call::Call, rpc_client::Peer};
-use tonic::transport::Channel;
-
-use super::{ItemStock, OpenOutcome, ResolveQuery, Restock, StockLedger, Verdict};
 
 /// A client of `orders.v1.LedgerService`.
 pub struct GrpcLedger {
     peer: Peer,
-    client: LedgerServiceClient<Channel>,
 }
 
 impl GrpcLedger {
     /// Connects when first used.
     pub fn new(peer: Peer) -> Self {
-        let client = LedgerServiceClient::new(peer.channel());
-        Self { peer, client }
+        Self { peer }
     }
 }
 
@@ -33,9 +29,12 @@ impl GrpcLedger {
 impl StockLedger for GrpcLedger {
     async fn open_stock(&self, call: &Call, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, Failure> {
         let message = OpenStockRequest { item: item.to_string(), initial, dead_epoch: dead.0 };
-        let mut client = self.client.clone();
-        let work = client.open_stock(self.peer.request(call, message));
-        let answer = self.peer.unary(call, "orders.v1.LedgerService/OpenStock", work).await?;
+        let answer = self
+            .peer
+            .unary(call, "orders.v1.LedgerService/OpenStock", message, |channel, request| async move {
+                LedgerServiceClient::new(channel).open_stock(request).await
+            })
+            .await?;
         match answer.outcome {
             Some(Outcome::Wait(_)) => Ok(OpenOutcome::Wait),
             Some(Outcome::Lease(lease)) => {
@@ -51,9 +50,12 @@ impl StockLedger for GrpcLedger {
 
     async fn stock(&self, call: &Call, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, Failure> {
         let message = GetStockRequest { items: items.iter().map(Item::to_string).collect(), initial };
-        let mut client = self.client.clone();
-        let work = client.get_stock(self.peer.request(call, message));
-        let answer = self.peer.unary(call, "orders.v1.LedgerService/GetStock", work).await?;
+        let answer = self
+            .peer
+            .unary(call, "orders.v1.LedgerService/GetStock", message, |channel, request| async move {
+                LedgerServiceClient::new(channel).get_stock(request).await
+            })
+            .await?;
         let parse = |stock: contracts::orders::v1::ItemStock| {
             if stock.epoch < 0 || stock.sold < 0 || stock.received < stock.sold {
                 return Err(Failure::internal(format!("a stock that cannot be: {stock:?}")));
@@ -73,9 +75,12 @@ impl StockLedger for GrpcLedger {
             }),
         });
         let message = ResolveReservationRequest { reservations: reservations.collect() };
-        let mut client = self.client.clone();
-        let work = client.resolve_reservation(self.peer.request(call, message));
-        let answer = self.peer.unary(call, "orders.v1.LedgerService/ResolveReservation", work).await?;
+        let answer = self
+            .peer
+            .unary(call, "orders.v1.LedgerService/ResolveReservation", message, |channel, request| async move {
+                LedgerServiceClient::new(channel).resolve_reservation(request).await
+            })
+            .await?;
         answer
             .verdicts()
             .map(|verdict| match verdict {
@@ -95,9 +100,12 @@ impl StockLedger for GrpcLedger {
             quantity: restock.quantity.get(),
             initial,
         };
-        let mut client = self.client.clone();
-        let work = client.record_restock(self.peer.request(call, message));
-        let answer = self.peer.unary(call, "orders.v1.LedgerService/RecordRestock", work).await?;
+        let answer = self
+            .peer
+            .unary(call, "orders.v1.LedgerService/RecordRestock", message, |channel, request| async move {
+                LedgerServiceClient::new(channel).record_restock(request).await
+            })
+            .await?;
         if answer.epoch < 0 {
             return Err(Failure::internal(format!("a restock of epoch {}", answer.epoch)));
         }

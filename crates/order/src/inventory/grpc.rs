@@ -9,21 +9,18 @@ use contracts::{
     values::{Epoch, Item, ReservationId, Stamp},
 };
 use service::{call::Call, rpc_client::Peer};
-use tonic::transport::Channel;
 
 use super::{Inventory, Reserve, Reserved};
 
 /// A client of `inventory.v1.InventoryService`.
 pub struct GrpcInventory {
     peer: Peer,
-    client: InventoryServiceClient<Channel>,
 }
 
 impl GrpcInventory {
     /// Connects when first used.
     pub fn new(peer: Peer) -> Self {
-        let client = InventoryServiceClient::new(peer.channel());
-        Self { peer, client }
+        Self { peer }
     }
 }
 
@@ -38,9 +35,13 @@ impl Inventory for GrpcInventory {
             ttl: Some(prost_types::Duration { seconds: ttl, nanos: 0 }),
             least_epoch: request.least_epoch.0,
         };
-        let mut client = self.client.clone();
-        let work = async { client.reserve(self.peer.request(call, message)).await };
-        let answer = match self.peer.unary(call, "inventory.v1.InventoryService/Reserve", work).await {
+        let answer = self
+            .peer
+            .unary(call, "inventory.v1.InventoryService/Reserve", message, |channel, request| async move {
+                InventoryServiceClient::new(channel).reserve(request).await
+            })
+            .await;
+        let answer = match answer {
             Ok(answer) => answer,
             Err(failure) => match failure.reason {
                 Reason::ReservationReleased => return Ok(Reserved::Released),
@@ -59,8 +60,11 @@ impl Inventory for GrpcInventory {
 
     async fn release(&self, call: &Call, id: ReservationId, item: &Item) -> Result<(), Failure> {
         let message = ReleaseRequest { reservation_id: id.to_string(), item: item.to_string() };
-        let mut client = self.client.clone();
-        let work = async { client.release(self.peer.request(call, message)).await };
-        self.peer.unary(call, "inventory.v1.InventoryService/Release", work).await.map(drop)
+        self.peer
+            .unary(call, "inventory.v1.InventoryService/Release", message, |channel, request| async move {
+                InventoryServiceClient::new(channel).release(request).await
+            })
+            .await
+            .map(drop)
     }
 }

@@ -6,7 +6,10 @@ use contracts::Reason;
 use service::rpc_client::Peer;
 use tonic::Status;
 
-use crate::fixture::{env, listener, peer, soon, start, stock};
+use crate::{
+    fixture::{env, listener, peer, soon, start, start_at, stock},
+    ledger::GET_STOCK,
+};
 
 #[tokio::test]
 async fn a_peer_that_never_answers_costs_the_deadline_and_no_more() {
@@ -24,13 +27,12 @@ async fn a_peer_that_never_answers_costs_the_deadline_and_no_more() {
 async fn tonic_s_cancelled_and_silence_are_a_deadline_exceeded_too() {
     let running = start().await;
     let (peer, call) = (running.peer(), running.call(Duration::from_secs(5)));
-    let work = async { Err::<tonic::Response<()>, _>(Status::cancelled("Timeout expired")) };
-    let failure = peer.unary(&call, "orders.v1.LedgerService/GetStock", work).await.expect_err("failed");
+    let cancelled = |_, _| async { Err::<tonic::Response<()>, _>(Status::cancelled("Timeout expired")) };
+    let failure = peer.unary(&call, GET_STOCK, (), cancelled).await.expect_err("failed");
     assert_eq!(failure.reason, Reason::DeadlineExceeded);
 
-    let (call, silence) = (running.call(Duration::from_millis(50)), std::future::pending());
-    let answer: Result<(), _> =
-        soon("the deadline", peer.unary(&call, "orders.v1.LedgerService/GetStock", silence)).await;
+    let (call, silence) = (running.call(Duration::from_millis(50)), |_, _| std::future::pending());
+    let answer: Result<(), _> = soon("the deadline", peer.unary(&call, GET_STOCK, (), silence)).await;
     assert_eq!(answer.expect_err("no answer").reason, Reason::DeadlineExceeded);
 }
 
@@ -75,6 +77,43 @@ async fn several_addresses_share_the_calls() {
     }
     let seen = [&one, &two].map(|running| running.ledger.ids.lock().unwrap().len());
     assert!(seen[0] > 0 && seen[1] > 0 && seen[0] + seen[1] == 64, "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_there_is_passed_over_and_left_alone() {
+    let (gone, running) = (listener().await, start().await);
+    let addr = gone.addr();
+    drop(gone);
+    let peer = peer(&[addr, running.addr], &running.env);
+    for _ in 0..16 {
+        stock(&peer, &running.call(Duration::from_secs(5)), "widget").await.expect("the other answers");
+    }
+    // Back, it is asked again.
+    let back = start_at(addr).await;
+    soon("it is asked again", async {
+        while back.ledger.ids.lock().unwrap().is_empty() {
+            stock(&peer, &running.call(Duration::from_secs(5)), "widget").await.expect("answered");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_is_looked_up() {
+    let running = start().await;
+    let url = format!("http://localhost:{}", running.addr.port()).parse().expect("a URL");
+    let peer = Peer::new("ledger", &[url], Arc::clone(&running.env)).expect("a good URL");
+    stock(&peer, &running.call(Duration::from_secs(5)), "widget").await.expect("answered");
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_found_is_unavailable() {
+    let env = env();
+    let url = "http://no-such-name.invalid:1".parse().expect("a URL");
+    let peer = Peer::new("ledger", &[url], Arc::clone(&env)).expect("a good URL");
+    let call = service::call::Call::background(&*env);
+    let failure = stock(&peer, &call, "widget").await.expect_err("nobody has that name");
+    assert_eq!(failure.reason, Reason::Unavailable);
 }
 
 #[tokio::test]

@@ -24,7 +24,10 @@ use service::{
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Code, Status};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
 
 use crate::ledger::{GET_STOCK, Ledger};
 
@@ -54,7 +57,15 @@ pub async fn start() -> Running {
 }
 
 pub async fn start_with(limits: Limits) -> Running {
-    let (env, listener, drain) = (env(), listener().await, CancellationToken::new());
+    start_on(listener().await, limits)
+}
+
+pub async fn start_at(addr: SocketAddr) -> Running {
+    start_on(Listener::bind(addr).await.expect("it is free again"), Limits::internal())
+}
+
+fn start_on(listener: Listener, limits: Limits) -> Running {
+    let (env, drain) = (env(), CancellationToken::new());
     let addr = listener.addr();
     let ledger = Ledger {
         env: Arc::clone(&env),
@@ -71,6 +82,11 @@ pub async fn start_with(limits: Limits) -> Running {
 }
 
 impl Running {
+    /// A connection as a stranger makes it.
+    pub fn channel(&self) -> Channel {
+        Endpoint::from(url(self.addr, "")).connect_lazy()
+    }
+
     pub fn peer(&self) -> Peer {
         peer(&[self.addr], &self.env)
     }
@@ -118,12 +134,11 @@ pub fn peer(addrs: &[SocketAddr], env: &Env) -> Peer {
 }
 
 pub async fn stock(peer: &Peer, call: &Call, item: &str) -> Result<GetStockResponse, Failure> {
-    let mut client = LedgerServiceClient::new(peer.channel());
-    let work = async {
-        let message = GetStockRequest { items: vec![item.to_owned()], initial: 0 };
-        client.get_stock(peer.request(call, message)).await
-    };
-    peer.unary(call, GET_STOCK, work).await
+    let message = GetStockRequest { items: vec![item.to_owned()], initial: 0 };
+    peer.unary(call, GET_STOCK, message, |channel, request| async move {
+        LedgerServiceClient::new(channel).get_stock(request).await
+    })
+    .await
 }
 
 pub fn url(addr: SocketAddr, path: &str) -> Uri {

@@ -115,7 +115,7 @@ async fn reflection_knows_services_and_error_details_in_both_versions() {
                 ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
                 server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
             };
-            let mut client = ServerReflectionClient::new(running.peer().channel());
+            let mut client = ServerReflectionClient::new(running.channel());
             let requests = [
                 MessageRequest::ListServices(String::new()),
                 MessageRequest::FileContainingSymbol("google.rpc.ErrorInfo".to_owned()),
@@ -145,7 +145,7 @@ async fn health_is_told_per_service_and_watched() {
     let serving = async |service: &str| service::health::serving(&running.peer(), &call, service).await;
     assert!(!serving(SERVICE).await && !serving("").await);
 
-    let mut client = HealthClient::new(running.peer().channel());
+    let mut client = HealthClient::new(running.channel());
     let question = |service: &str| HealthCheckRequest { service: service.to_owned() };
     let mut watch = client.watch(question(SERVICE)).await.expect("watches").into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);

@@ -34,14 +34,14 @@ async fn a_drain_finishes_what_runs_and_takes_nothing_new() {
 #[tokio::test]
 async fn open_streams_and_idle_connections_do_not_hold_up_a_drain() {
     let running = start().await;
-    let mut health = HealthClient::new(running.peer().channel());
+    let mut health = HealthClient::new(running.channel());
     let mut watch = health.watch(HealthCheckRequest::default()).await.expect("watches").into_inner();
     watch.message().await.expect("open").expect("the first status");
 
     let list = MessageRequest::ListServices(String::new());
     let first = ServerReflectionRequest { host: String::new(), message_request: Some(list) };
     let endless = futures::StreamExt::chain(futures::stream::iter([first]), futures::stream::pending());
-    let mut reflection = ServerReflectionClient::new(running.peer().channel());
+    let mut reflection = ServerReflectionClient::new(running.channel());
     let mut answers = reflection.server_reflection_info(endless).await.expect("open").into_inner();
     answers.message().await.expect("open").expect("the list");
 
