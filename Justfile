@@ -18,10 +18,16 @@ up *arguments:
 # Every check, in the order that finds mistakes soonest.
 ci: fmt lint proto deny docs test
 
-# Runs all tests, or one crate's: order, inventory, edge, broker, service, contracts, standalone. A filter may follow.
+# Runs all tests, on real servers too, which it installs when they are missing; or one crate's tests that need none:
+# order, inventory, edge, broker, service, contracts, standalone. A filter may follow.
 test crate="" *filter: tools
-    {{ if crate == "" { "cargo build --workspace --all-targets --locked" } else { "" } }}
-    cargo-nextest nextest run --locked {{ if crate == "" { "--workspace" } else { "--package " + quote(crate) } }} {{ filter }}
+    {{ if crate == "" { "just test-all" } else { "cargo-nextest nextest run --locked --profile quick --package " + quote(crate) } }} {{ filter }}
+
+# Runs all tests; a filter may follow.
+[private]
+test-all *filter: tools servers
+    cargo build --workspace --all-targets --locked
+    target/debug/servers run -- cargo-nextest nextest run --locked --workspace {{ filter }}
 
 # Checks the formatting of the Rust code.
 fmt:
@@ -35,7 +41,7 @@ fmt-fix: tools
 # Lints the Rust code, the shell scripts, the YAML files, the workflows and the spelling.
 lint: tools
     cargo clippy --workspace --all-targets --locked -- --deny warnings
-    shellcheck justw .ci/run scripts/python-env scripts/system-package scripts/tools
+    shellcheck justw .ci/run scripts/python-env scripts/servers scripts/system-package scripts/tools
     yamllint --strict .
     actionlint
     zizmor --offline --quiet .github
@@ -60,6 +66,10 @@ deny: tools
 # Builds the documentation of the crates; a broken link is an error.
 docs:
     RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items --locked
+
+# Installs Postgres, Redis, RabbitMQ and NGINX where they are missing, and starts none of them.
+servers:
+    @scripts/servers
 
 # Installs the pinned development tools under .tools/.
 tools:
