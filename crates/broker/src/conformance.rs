@@ -3,20 +3,24 @@
 //!
 //! ```ignore
 //! broker::broker_conformance!(MyFixture::start().await);
+//! broker::broker_conformance!(shared: OfASharedServer::connect().await, own: OfAServerOfItsOwn::start().await);
 //! ```
 //!
 //! The checks suit a broker in a process of its own, too: they share one server, each with queues of its own; they wait
-//! for what a server does in its own time; and what a server may bound softly is not asserted to the message.
+//! for what a server does in its own time; and what a server may bound softly is not asserted to the message. Those that
+//! kill the server, or need it set up for tests, are one test in the second form: a server is slow to start.
 //!
 //! - this module: what a fixture gives, and what the checks share
 //! - `publishing`: confirms, returns, refusals, bounds
 //! - `delivering`: order, prefetch, sharing, waiting
 //! - `settling`: acknowledgements, redelivery, restarts
 //! - `dead_letters`: limits and rejections
+//! - `replaying`: dead letters published again
 
 mod dead_letters;
 mod delivering;
 mod publishing;
+mod replaying;
 mod settling;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -24,7 +28,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use service::environment::Env;
 
-pub use self::{dead_letters::*, delivering::*, publishing::*, settling::*};
+pub use self::{dead_letters::*, delivering::*, publishing::*, replaying::*, settling::*};
 use crate::{Broker, Consumer, Delivery, Message, PublishOutcome, QueueSpec, Settlement};
 
 /// Longest wait for anything that must happen.
@@ -50,18 +54,27 @@ pub trait Fixture: Send + Sync {
     async fn restart(&self);
 }
 
-/// Makes a test of each check. Takes an expression that makes a [`Fixture`]; it may await.
+/// Makes a test of each check. Takes expressions that make a [`Fixture`]; they may await.
 #[macro_export]
 macro_rules! broker_conformance {
+    (shared: $shared:expr, own: $own:expr) => {
+        $crate::broker_conformance! { @shared each $shared }
+        $crate::broker_conformance! { @own together $own }
+    };
     ($fixture:expr) => {
-        $crate::broker_conformance! { @each $fixture;
+        $crate::broker_conformance! { @shared each $fixture }
+        $crate::broker_conformance! { @own each $fixture }
+    };
+    (@shared $how:ident $fixture:expr) => {
+        $crate::broker_conformance! { @$how $fixture;
             confirmed_messages_arrive_in_order_with_headers_and_body
             unroutable_messages_are_returned_and_the_others_confirmed
             a_full_queue_refuses_and_takes_again_after_a_settle
             messages_with_the_same_id_are_both_delivered
             past_the_bounds_nothing_of_a_batch_is_published
             declaring_again_changes_nothing_and_other_values_are_an_error
-            depth_counts_ready_and_unsettled_messages
+            names_of_dead_letter_queues_are_reserved
+            depth_counts_what_waits
             unknown_queues_are_an_error
             next_waits_for_a_message
             next_returns_at_most_what_was_asked_for
@@ -69,16 +82,22 @@ macro_rules! broker_conformance {
             two_consumers_share_without_duplicates
             a_cancelled_next_loses_nothing
             many_at_once_have_no_message_twice_and_lose_none
-            acknowledged_messages_are_gone
             a_dropped_consumer_gives_back_what_it_did_not_settle
-            a_restart_brings_back_what_was_not_acknowledged
             requeued_messages_count_their_deliveries
             settlements_differ_within_one_step
             an_unknown_tag_is_an_error_and_settles_none
             requeued_past_the_limit_a_message_is_a_dead_letter
             a_message_that_outlives_its_consumers_is_a_dead_letter
-            a_rejected_message_is_a_dead_letter_at_once
             a_dead_letter_queue_has_no_limit_and_no_dead_letters
+            a_replay_moves_the_dead_letters_that_were_there
+            a_replay_that_finds_no_room_leaves_the_rest
+        }
+    };
+    (@own $how:ident $fixture:expr) => {
+        $crate::broker_conformance! { @$how $fixture;
+            acknowledged_messages_are_gone
+            a_restart_brings_back_what_was_not_acknowledged
+            a_rejected_message_is_a_dead_letter_at_once
             a_full_dead_letter_queue_loses_nothing
         }
     };
@@ -89,6 +108,16 @@ macro_rules! broker_conformance {
                 $crate::conformance::$check(&$fixture).await;
             }
         )+
+    };
+    (@together $fixture:expr; $($check:ident)+) => {
+        #[tokio::test]
+        async fn over_restarts() {
+            let fixture = $fixture;
+            $(
+                println!("{}", stringify!($check));
+                $crate::conformance::$check(&fixture).await;
+            )+
+        }
     };
 }
 
@@ -208,6 +237,7 @@ mod tests {
             include_str!("conformance/delivering.rs"),
             include_str!("conformance/settling.rs"),
             include_str!("conformance/dead_letters.rs"),
+            include_str!("conformance/replaying.rs"),
         ]
         .concat();
         let names: Vec<&str> = checks

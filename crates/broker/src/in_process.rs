@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use service::environment::Env;
 
 use self::{consumer::InProcessConsumer, queue::Queue, store::Store};
-use crate::{Broker, BrokerError, Consumer, Message, PublishOutcome, QUEUE_NAME_BYTES_MAX, QueueSpec, check_batch};
+use crate::{Broker, BrokerError, Consumer, Message, PublishOutcome, QueueSpec, check_batch, check_queue};
 
 /// A durable broker in a SQLite file. See the module.
 pub struct InProcessBroker {
@@ -93,9 +93,7 @@ impl Shared {
 #[async_trait]
 impl Broker for InProcessBroker {
     async fn declare(&self, queue: &QueueSpec) -> Result<(), BrokerError> {
-        if queue.name.is_empty() || queue.name.len() > QUEUE_NAME_BYTES_MAX {
-            return Err(BrokerError::text(format!("a queue's name has 1 to {QUEUE_NAME_BYTES_MAX} bytes")));
-        }
+        check_queue(queue)?;
         let (shared, spec) = (Arc::clone(&self.shared), queue.clone());
         let step = async move {
             shared.store.declare(&spec).await?;

@@ -3,12 +3,17 @@
 //!
 //! - this module: the port
 //! - [`in_process`]: a durable queue in a SQLite file, for the all-in-one process
+//! - [`rabbitmq`]: a RabbitMQ server
 //! - [`queues`]: the system's queues
+//! - [`replay`](mod@replay): publishes dead letters again
 //! - [`conformance`]: the suite that every implementation passes
 
 pub mod conformance;
 pub mod in_process;
 pub mod queues;
+pub mod rabbitmq;
+pub mod replay;
+pub mod settings;
 
 use std::collections::BTreeMap;
 
@@ -18,10 +23,12 @@ use async_trait::async_trait;
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Most bytes of a message's headers, names and values together.
 pub const HEADERS_BYTES_MAX: usize = 4 * 1024;
-/// Most bytes of a message's id, and of its routing key.
+/// Most bytes of a message's id, of its routing key, and of a header's name.
 pub const ID_BYTES_MAX: usize = 255;
 /// Most bytes of a queue's name, so that its dead-letter queue's name is no longer than a routing key may be.
 pub const QUEUE_NAME_BYTES_MAX: usize = 250;
+/// How the names of dead-letter queues end, and no other's.
+pub const DEAD_LETTER_SUFFIX: &str = ".dead";
 /// Most messages of one [`Broker::publish`].
 pub const PUBLISH_BATCH_MAX: usize = 500;
 
@@ -97,11 +104,13 @@ pub fn check_batch(messages: &[Message]) -> Result<(), BrokerError> {
     }
     for message in messages {
         let headers = message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let header_name = message.headers.keys().map(String::len).max().unwrap_or(0);
         for (what, bytes, bytes_max) in [
             ("body", message.body.len(), BODY_BYTES_MAX),
             ("headers", headers, HEADERS_BYTES_MAX),
             ("id", message.id.len(), ID_BYTES_MAX),
             ("routing key", message.routing_key.len(), ID_BYTES_MAX),
+            ("header's name", header_name, ID_BYTES_MAX),
         ] {
             if bytes > bytes_max {
                 return Err(BrokerError::text(format!("a message's {what} has {bytes} bytes, more than {bytes_max}")));
@@ -111,13 +120,28 @@ pub fn check_batch(messages: &[Message]) -> Result<(), BrokerError> {
     Ok(())
 }
 
+/// Whether a queue may have this name. Every implementation asks it before it declares anything.
+pub fn check_queue(queue: &QueueSpec) -> Result<(), BrokerError> {
+    let name = &queue.name;
+    if name.is_empty() || name.len() > QUEUE_NAME_BYTES_MAX {
+        return Err(BrokerError::text(format!("a queue's name has 1 to {QUEUE_NAME_BYTES_MAX} bytes")));
+    }
+    if name.ends_with(DEAD_LETTER_SUFFIX) {
+        return Err(BrokerError::text(format!(
+            "{name:?} is a dead-letter queue's name: declare the queue it belongs to"
+        )));
+    }
+    Ok(())
+}
+
 /// How a queue is declared. Declaring again with the same values changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueSpec {
     /// Its name, which is also its routing key. Its dead letters go to `<name>.dead`.
     pub name: String,
-    /// Most messages it holds, ready and unsettled together; publishing past it is [`PublishOutcome::Refused`]. Its
-    /// dead-letter queue has the same bound, and a dead letter that finds no room there waits in its queue.
+    /// Most messages that wait in it; publishing past it is [`PublishOutcome::Refused`]. Those in consumers' hands may
+    /// count, too, or come on top. Its dead-letter queue has the same bound, and a dead letter that finds no room there
+    /// waits in its queue.
     pub length_max: u32,
     /// How often a message may be delivered again before it is dead-lettered.
     pub redeliveries_max: u32,
@@ -126,7 +150,7 @@ pub struct QueueSpec {
 impl QueueSpec {
     /// Where the dead letters go.
     pub fn dead_letter_queue(&self) -> String {
-        format!("{}.dead", self.name)
+        format!("{}{DEAD_LETTER_SUFFIX}", self.name)
     }
 }
 
@@ -143,10 +167,10 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Reads a declared queue (or a dead-letter queue), with at most `prefetch` (at least 1) unsettled deliveries at a
     /// time. Consumers of one queue share its messages. A consumer that is dropped gives its unsettled deliveries back,
-    /// each counted as delivered once more. An unknown queue is an error.
+    /// each counted as delivered once more; so may those that were fetched ahead for it. An unknown queue is an error.
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
 
-    /// Messages in a queue, ready and unsettled together.
+    /// Messages in a queue: all that wait to be delivered, and those in consumers' hands if the broker can tell.
     async fn depth(&self, queue: &str) -> Result<u64, BrokerError>;
 }
 

@@ -1,8 +1,11 @@
 //! The system's queues, declared alike by who publishes and who consumes.
 
-use contracts::event::ORDER_CREATED;
+use std::sync::Arc;
 
-use crate::QueueSpec;
+use contracts::event::ORDER_CREATED;
+use service::readiness::Check;
+
+use crate::{Broker, QueueSpec};
 
 /// Most events that wait at the broker; past it they wait in the outbox.
 pub const ORDER_CREATED_LENGTH_MAX: u32 = 100_000;
@@ -16,4 +19,9 @@ pub fn order_created() -> QueueSpec {
         length_max: ORDER_CREATED_LENGTH_MAX,
         redeliveries_max: ORDER_CREATED_REDELIVERIES_MAX,
     }
+}
+
+/// Whether the broker can be used and has the queues.
+pub fn check(broker: &Arc<dyn Broker>) -> Check {
+    Check::new("broker", broker, |broker| async move { broker.declare(&order_created()).await })
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{Bench, Fixture, LOOK_AGAIN_MS, all, ids};
 use crate::{
-    BODY_BYTES_MAX, HEADERS_BYTES_MAX, ID_BYTES_MAX, Message, PUBLISH_BATCH_MAX, PublishOutcome, QueueSpec, Settlement,
+    BODY_BYTES_MAX, HEADERS_BYTES_MAX, ID_BYTES_MAX, Message, PUBLISH_BATCH_MAX, PublishOutcome, QUEUE_NAME_BYTES_MAX,
+    QueueSpec, Settlement,
 };
 
 /// How far past its bound a queue may be filled; some servers bound softly.
@@ -47,7 +48,7 @@ pub async fn unroutable_messages_are_returned_and_the_others_confirmed(fixture: 
     assert_eq!(bench.broker.publish(&[]).await.expect("an empty batch is none"), []);
 }
 
-/// Messages that were delivered and not settled count, too. What was refused is not there.
+/// What was refused is not there.
 pub async fn a_full_queue_refuses_and_takes_again_after_a_settle(fixture: &dyn Fixture) {
     let bench = Bench::with(fixture, 5, 100).await;
     let mut consumer = bench.consume(2).await;
@@ -58,7 +59,8 @@ pub async fn a_full_queue_refuses_and_takes_again_after_a_settle(fixture: &dyn F
         confirmed += 1;
         assert!(confirmed <= 5 + LENGTH_SLACK_MAX, "the queue never fills");
     }
-    bench.expect_depth(&bench.queue.name, confirmed).await;
+    let depth = bench.broker.depth(&bench.queue.name).await.expect("depth");
+    assert!((confirmed - 2..=confirmed).contains(&depth), "{depth} of {confirmed}, two of them in hand");
 
     consumer.settle(&all(&first, Settlement::Acknowledge)).await.expect("settled");
     for _ in 2..confirmed {
@@ -100,6 +102,7 @@ pub async fn past_the_bounds_nothing_of_a_batch_is_published(fixture: &dyn Fixtu
         Message { headers: headers(HEADERS_BYTES_MAX + 1), ..good() },
         Message { id: "x".repeat(ID_BYTES_MAX + 1), ..good() },
         Message { routing_key: "x".repeat(ID_BYTES_MAX + 1), ..good() },
+        Message { headers: [("x".repeat(ID_BYTES_MAX + 1), String::new())].into(), ..good() },
     ];
     for big in big {
         assert!(bench.broker.publish(&[good(), big, good()]).await.is_err());
@@ -113,6 +116,7 @@ pub async fn past_the_bounds_nothing_of_a_batch_is_published(fixture: &dyn Fixtu
         headers: headers(HEADERS_BYTES_MAX),
         ..good()
     });
+    batch[0].headers = [("x".repeat(ID_BYTES_MAX), String::new())].into();
     let outcomes = bench.broker.publish(&batch).await.expect("published");
     assert_eq!(outcomes, vec![PublishOutcome::Confirmed; PUBLISH_BATCH_MAX]);
     bench.expect_depth(&bench.queue.name, PUBLISH_BATCH_MAX as u64).await;
@@ -135,18 +139,33 @@ pub async fn declaring_again_changes_nothing_and_other_values_are_an_error(fixtu
     assert_eq!(ids(&bench.take(&mut consumer, 2).await), ["1", "2"]);
 }
 
-/// And falls with each that is settled for good.
-pub async fn depth_counts_ready_and_unsettled_messages(fixture: &dyn Fixture) {
+/// So that no name means two kinds of queue.
+pub async fn names_of_dead_letter_queues_are_reserved(fixture: &dyn Fixture) {
+    let bench = Bench::new(fixture).await;
+    let named = |name: String| QueueSpec { name, ..bench.queue.clone() };
+    let dead = bench.queue.dead_letter_queue();
+    for bad in [dead.clone(), format!("new-{dead}"), String::new(), "x".repeat(QUEUE_NAME_BYTES_MAX + 1)] {
+        assert!(bench.broker.declare(&named(bad.clone())).await.is_err(), "{bad}");
+    }
+    assert!(bench.broker.depth(&format!("{dead}.dead")).await.is_err());
+    assert!(bench.broker.depth(&format!("new-{dead}")).await.is_err());
+    let longest = format!("{:x<1$}", bench.queue.name, QUEUE_NAME_BYTES_MAX);
+    bench.broker.declare(&named(longest.clone())).await.expect("declared");
+    bench.expect_depth(&named(longest).dead_letter_queue(), 0).await;
+}
+
+/// To the message; those in hand may count, those settled for good do not.
+pub async fn depth_counts_what_waits(fixture: &dyn Fixture) {
     let bench = Bench::new(fixture).await;
     bench.expect_depth(&bench.queue.name, 0).await;
-    bench.publish(&["1", "2", "3"]).await;
-    bench.expect_depth(&bench.queue.name, 3).await;
+    bench.publish(&["1", "2", "3", "4"]).await;
+    bench.expect_depth(&bench.queue.name, 4).await;
     let mut consumer = bench.consume(2).await;
     let taken = bench.take(&mut consumer, 2).await;
-    bench.expect_depth(&bench.queue.name, 3).await;
+    let depth = bench.broker.depth(&bench.queue.name).await.expect("depth");
+    assert!((2..=4).contains(&depth), "{depth}");
     let [first, second] = [taken[0].tag, taken[1].tag];
-    consumer.settle(&[(second, Settlement::Requeue)]).await.expect("settled");
+    consumer.settle(&[(first, Settlement::Acknowledge), (second, Settlement::Requeue)]).await.expect("settled");
+    drop(consumer);
     bench.expect_depth(&bench.queue.name, 3).await;
-    consumer.settle(&[(first, Settlement::Acknowledge)]).await.expect("settled");
-    bench.expect_depth(&bench.queue.name, 2).await;
 }
