@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use contracts::{Failure, Reason};
-use service::environment::Env;
+use service::environment::{Env, TimedOut};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,9 @@ pub const COMMIT_QUEUE_MAX: usize = 4096;
 pub const COMMIT_RETRIES_MAX: u32 = 3;
 /// First wait before that, in milliseconds; it doubles.
 pub const COMMIT_BACKOFF_MS: u64 = 20;
+/// How long the ledger may take for one batch, in milliseconds. Then it is in doubt, and the next batch is tried: one that
+/// hangs stops no other. Longer than a ledger takes to find out by itself.
+pub const COMMIT_MAX_MS: u64 = 4_000;
 
 type Answer = oneshot::Sender<Result<CommitOutcome, Failure>>;
 
@@ -32,6 +35,7 @@ pub struct Committer {
 
 /// What takes them from there.
 pub struct CommitLoop {
+    env: Env,
     ledger: Arc<dyn Ledger>,
     metrics: OrderMetrics,
     waiting: mpsc::Receiver<(NewOrder, Answer)>,
@@ -47,7 +51,8 @@ impl Committer {
         wake_relay: Arc<Notify>,
     ) -> (Self, CommitLoop) {
         let (queue, waiting) = mpsc::channel(COMMIT_QUEUE_MAX);
-        (Self { env, metrics: metrics.clone(), queue }, CommitLoop { ledger, metrics, waiting, wake_relay })
+        let commits = CommitLoop { env: env.clone(), ledger, metrics: metrics.clone(), waiting, wake_relay };
+        (Self { env, metrics, queue }, commits)
     }
 
     /// Orders that wait for a transaction.
@@ -111,11 +116,12 @@ impl CommitLoop {
     async fn commit(&self, batch: &mut Vec<(NewOrder, Answer)>) {
         let (orders, answers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         self.metrics.commit_batch(orders.len());
-        let committed = self.ledger.commit(&orders).await;
+        let limit = Duration::from_millis(COMMIT_MAX_MS);
+        let committed = self.env.timeout(limit, self.ledger.commit(&orders)).await;
         // Also after a failure, which may have committed.
         self.wake_relay.notify_one();
-        match committed {
-            Ok(outcomes) => {
+        let failure = match committed {
+            Ok(Ok(outcomes)) => {
                 assert_eq!(outcomes.len(), answers.len(), "one outcome for each order");
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     if matches!(outcome, Ok(CommitOutcome::Created(_))) {
@@ -124,13 +130,13 @@ impl CommitLoop {
                     // A caller that stopped waiting finds its order when it repeats the request.
                     let _ = answer.send(outcome.map_err(Failure::from));
                 }
+                return;
             }
-            Err(error) => {
-                let failure = Failure::from(error);
-                for answer in answers {
-                    let _ = answer.send(Err(failure.clone()));
-                }
-            }
+            Ok(Err(error)) => Failure::from(error),
+            Err(TimedOut) => Failure::unavailable(format!("the ledger gave no answer within {COMMIT_MAX_MS} ms")),
+        };
+        for answer in answers {
+            let _ = answer.send(Err(failure.clone()));
         }
     }
 }

@@ -2,6 +2,8 @@
 //! ARCHITECTURE.md describes, and may be repeated after any failure.
 
 pub mod conformance;
+pub mod postgres;
+mod rows;
 pub mod sqlite;
 
 use async_trait::async_trait;

@@ -238,6 +238,7 @@ macro_rules! ledger_conformance {
                 a_tombstone_is_pruned_only_below_its_item_s_newest_epoch
                 a_tombstone_that_is_asked_for_again_is_raised
                 a_tombstone_of_two_items_is_kept_for_ever
+                a_new_tombstone_of_two_items_is_kept_for_ever
                 a_tombstone_of_an_item_never_lent_stops_a_commit_under_its_first_lease
                 a_late_commit_after_pruning_is_fenced
                 pruning_has_a_limit_and_spares_orders;
@@ -253,6 +254,7 @@ macro_rules! ledger_conformance {
                 a_tombstone_is_no_order
                 orders_are_listed_newest_first
                 pages_are_whole_and_stable
+                a_page_may_begin_at_any_moment
                 an_item_s_orders_are_listed_apart
                 the_ledger_answers_a_ping;
             relaying:

@@ -23,17 +23,21 @@ use std::{
 };
 
 use async_trait::async_trait;
-use contracts::values::{Epoch, Item, Quantity, ReservationId, Timestamp};
+use contracts::values::{Epoch, Item, ReservationId, Timestamp};
 use serde_json::Value;
 use service::environment::Env;
 use sqlx::{
-    Connection, Sqlite, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    Connection, Decode, Sqlite, SqlitePool, Transaction, Type,
+    error::BoxDynError,
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous, SqliteTypeInfo, SqliteValueRef,
+    },
 };
 
 use super::{
     CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, OutboxBacklog,
     OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+    rows::{StoredId, StoredTime},
 };
 
 mod commit;
@@ -128,25 +132,6 @@ fn make_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-impl From<sqlx::Error> for LedgerError {
-    fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
-                Self::Corrupt(error.to_string())
-            }
-            error => Self::Store(Box::new(error)),
-        }
-    }
-}
-
-/// Refuses a batch that the port does not allow.
-fn bounded(rows: usize, rows_max: usize) -> Result<(), LedgerError> {
-    if rows > rows_max {
-        return Err(LedgerError::Store(format!("a batch of {rows}, at most {rows_max} are allowed").into()));
-    }
-    Ok(())
-}
-
 /// Texts as a JSON array, for `json_each`.
 fn json_texts<T: ToString>(texts: impl IntoIterator<Item = T>) -> String {
     texts.into_iter().map(|t| t.to_string()).collect::<Value>().to_string()
@@ -157,29 +142,31 @@ fn json_numbers(numbers: impl IntoIterator<Item = i64>) -> String {
     numbers.into_iter().collect::<Value>().to_string()
 }
 
-fn corrupt(what: &str, why: &dyn std::fmt::Display) -> LedgerError {
-    LedgerError::Corrupt(format!("{what}: {why}"))
+impl Type<Sqlite> for StoredId {
+    fn type_info() -> SqliteTypeInfo {
+        <str as Type<Sqlite>>::type_info()
+    }
 }
 
-/// A confirmed row.
-#[derive(sqlx::FromRow)]
-struct OrderRow {
-    id: String,
-    item: String,
-    quantity: i64,
-    created_at: i64,
+impl<'r> Decode<'r, Sqlite> for StoredId {
+    fn decode(value: SqliteValueRef<'r>) -> Result<Self, BoxDynError> {
+        Ok(Self(ReservationId::parse(<&str as Decode<Sqlite>>::decode(value)?)?))
+    }
 }
 
-impl TryFrom<OrderRow> for Order {
-    type Error = LedgerError;
+impl Type<Sqlite> for StoredTime {
+    fn type_info() -> SqliteTypeInfo {
+        <i64 as Type<Sqlite>>::type_info()
+    }
 
-    fn try_from(row: OrderRow) -> Result<Self, LedgerError> {
-        Ok(Self {
-            id: ReservationId::parse(&row.id).map_err(|e| corrupt("order id", &e))?,
-            item: Item::parse(&row.item).map_err(|e| corrupt(&row.id, &e))?,
-            quantity: Quantity::parse(row.quantity).map_err(|e| corrupt(&row.id, &e))?,
-            created_at: Timestamp(row.created_at),
-        })
+    fn compatible(other: &SqliteTypeInfo) -> bool {
+        <i64 as Type<Sqlite>>::compatible(other)
+    }
+}
+
+impl<'r> Decode<'r, Sqlite> for StoredTime {
+    fn decode(value: SqliteValueRef<'r>) -> Result<Self, BoxDynError> {
+        Ok(Self(Timestamp(<i64 as Decode<Sqlite>>::decode(value)?)))
     }
 }
 

@@ -132,6 +132,18 @@ pub async fn a_tombstone_of_two_items_is_kept_for_ever(bench: &Bench) {
     assert_eq!(bench.prune().await, 0);
 }
 
+/// Both asked about at once, the tombstone new.
+pub async fn a_new_tombstone_of_two_items_is_kept_for_ever(bench: &Bench) {
+    let (widget, gadget) = (bench.lease(&item("widget"), 10).await, bench.lease(&item("gadget"), 10).await);
+    let (first, second) = (bench.order(&widget), bench.order(&gadget));
+    let ask = |stamp: &Stamp| ResolveQuery { id: first.id, stamp: Some(stamp.clone()) };
+    let queries = [ask(&first.stamp), ask(&second.stamp), ask(&first.stamp)];
+    assert_eq!(bench.ledger.resolve(&queries).await.expect("answers"), [Verdict::Aborted; 3]);
+    bench.lease(&item("widget"), 10).await;
+    assert_eq!(bench.prune().await, 0);
+    assert_eq!(bench.commit_one(&NewOrder { id: first.id, ..second }).await, CommitOutcome::Aborted);
+}
+
 /// Its epoch is 0, and it may go with the first lease only because no hold can be older than that.
 pub async fn a_tombstone_of_an_item_never_lent_stops_a_commit_under_its_first_lease(bench: &Bench) {
     let stamp = Stamp { item: item("widget"), epoch: Epoch(1), number: 1 };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use contracts::values::{Epoch, Item, ReservationId, Timestamp};
+use uuid::Uuid;
 
 use super::{Bench, FINGERPRINT, item, request_key};
 use crate::ledger::{KeyedOrder, ListQuery, NewOrder, Order, Verdict};
@@ -90,6 +91,21 @@ pub async fn pages_are_whole_and_stable(bench: &Bench) {
         sell_many(bench, "newer", 2).await;
     }
     assert_eq!(seen, sold);
+}
+
+/// A page's place comes from the client, who may name any.
+pub async fn a_page_may_begin_at_any_moment(bench: &Bench) {
+    let sold = sell_many(bench, "widget", 3).await;
+    let (least, most) = (ReservationId(Uuid::nil()), ReservationId(Uuid::max()));
+    for (time, expected) in [(i64::MAX, &sold[..]), (i64::MAX - 1, &sold), (i64::MIN, &[]), (0, &[])] {
+        for id in [least, most] {
+            for item in [None, Some(item("widget"))] {
+                let query = ListQuery { item, after: Some((Timestamp(time), id)), limit: 10 };
+                let orders = bench.ledger.orders(&query).await.expect("answers");
+                assert_eq!(places(&orders), expected, "after {time} {id:?}");
+            }
+        }
+    }
 }
 
 /// Page by page too.

@@ -1,16 +1,16 @@
 //! Group commit.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use contracts::{
-    event::OrderCreated,
-    values::{Epoch, Item, Timestamp},
-};
+use contracts::values::{Item, Timestamp};
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
-use super::{OrderRow, SqliteLedger, bounded, corrupt, json_texts};
-use crate::ledger::{COMMIT_BATCH_MAX, CommitOutcome, Fingerprint, KeyedOrder, LedgerError, NewOrder, Order};
+use super::{SqliteLedger, json_texts};
+use crate::ledger::{
+    COMMIT_BATCH_MAX, CommitOutcome, LedgerError, NewOrder,
+    rows::{self, Epochs, Found, StoredId, bounded},
+};
 
 pub(super) const EPOCHS: &str = "SELECT item, epoch FROM stock_leases WHERE item IN (SELECT value FROM json_each($1))";
 
@@ -36,12 +36,6 @@ pub(super) const BY_ID: &str = "
 pub(super) const BY_KEY: &str = "
     SELECT id, item, quantity, created_at, request_key, fingerprint FROM order_verdicts
     WHERE state = 'confirmed' AND request_key IN (SELECT value FROM json_each($1))";
-
-/// What stands under an id.
-enum Standing {
-    Confirmed(Order),
-    Aborted,
-}
 
 /// SQLite's primary result codes for "this value does not fit": too big, constraint, mismatch.
 const DATA_ERRORS: [i32; 3] = [18, 19, 20];
@@ -89,64 +83,22 @@ impl SqliteLedger {
     async fn commit_together(&self, orders: &[NewOrder]) -> Result<Vec<CommitOutcome>, LedgerError> {
         let mut transaction = self.begin().await?;
         let newest = read_epochs(&mut transaction, orders).await?;
-        let newest_of = |item: &Item| newest.get(item.as_str()).copied().unwrap_or(Epoch::NONE);
-        // A hold of no lease is of no newest lease either.
-        let is_fenced =
-            |order: &NewOrder| order.stamp.epoch == Epoch::NONE || order.stamp.epoch != newest_of(&order.stamp.item);
-
-        let admitted: Vec<usize> = (0..orders.len()).filter(|index| !is_fenced(&orders[*index])).collect();
-        let mut created = vec![false; orders.len()];
-        for index in insert_orders(&mut transaction, orders, &admitted).await? {
-            created[index] = true;
-        }
-        let new: Vec<&NewOrder> = orders.iter().zip(&created).filter_map(|(o, created)| created.then_some(o)).collect();
+        let admitted = newest.admitted(orders);
+        let inserted = insert_orders(&mut transaction, orders, &admitted).await?;
+        let created = rows::mark_created(orders, &admitted, inserted)?;
+        let (new, rest): (Vec<_>, Vec<_>) = orders.iter().zip(&created).partition(|(_, created)| **created);
         insert_events(&mut transaction, &new, self.env.now()).await?;
-
-        let rest: Vec<&NewOrder> =
-            orders.iter().zip(&created).filter_map(|(o, created)| (!created).then_some(o)).collect();
-        let by_id = read_by_ids(&mut transaction, &rest).await?;
-        let by_key = read_by_keys(&mut transaction, &rest).await?;
-        let judge = |(order, created): (&NewOrder, &bool)| {
-            if *created {
-                return Ok(CommitOutcome::Created(as_made(order)));
-            }
-            match by_id.get(&order.id.to_string()) {
-                Some(Standing::Confirmed(there)) if has_content(there, order) => {
-                    return Ok(CommitOutcome::Existing(there.clone()));
-                }
-                Some(Standing::Confirmed(_)) => return Ok(CommitOutcome::OtherContent),
-                Some(Standing::Aborted) => return Ok(CommitOutcome::Aborted),
-                None => {}
-            }
-            if let Some(there) = order.key.as_ref().and_then(|(key, _)| by_key.get(key.as_str())) {
-                return Ok(CommitOutcome::KeyTaken(there.clone()));
-            }
-            if is_fenced(order) {
-                return Ok(CommitOutcome::Fenced(newest_of(&order.stamp.item)));
-            }
-            Err(corrupt("order", &format_args!("{} was neither inserted nor found", order.id)))
-        };
-        let outcomes = orders.iter().zip(&created).map(judge).collect::<Result<_, _>>()?;
+        let found = read_back(&mut transaction, &rest).await?;
+        let outcomes = rows::outcomes(orders, &created, &newest, &found)?;
         transaction.commit().await?;
         Ok(outcomes)
     }
 }
 
-fn as_made(order: &NewOrder) -> Order {
-    Order { id: order.id, item: order.stamp.item.clone(), quantity: order.quantity, created_at: order.created_at }
-}
-
-fn has_content(there: &Order, order: &NewOrder) -> bool {
-    there.item == order.stamp.item && there.quantity == order.quantity
-}
-
-async fn read_epochs(
-    connection: &mut SqliteConnection,
-    orders: &[NewOrder],
-) -> Result<HashMap<String, Epoch>, LedgerError> {
+async fn read_epochs(connection: &mut SqliteConnection, orders: &[NewOrder]) -> Result<Epochs, LedgerError> {
     let items: BTreeSet<&Item> = orders.iter().map(|order| &order.stamp.item).collect();
     let rows: Vec<(String, i64)> = sqlx::query_as(EPOCHS).bind(json_texts(items)).fetch_all(connection).await?;
-    Ok(rows.into_iter().map(|(item, epoch)| (item, Epoch(epoch))).collect())
+    Ok(rows.into_iter().collect())
 }
 
 /// Inserts those that meet neither their id nor their key, and says which.
@@ -154,7 +106,7 @@ async fn insert_orders(
     connection: &mut SqliteConnection,
     orders: &[NewOrder],
     admitted: &[usize],
-) -> Result<Vec<usize>, LedgerError> {
+) -> Result<Vec<(StoredId, Option<String>)>, LedgerError> {
     if admitted.is_empty() {
         return Ok(Vec::new());
     }
@@ -171,38 +123,23 @@ async fn insert_orders(
         })
     };
     let rows = admitted.iter().map(|index| row(&orders[*index])).collect::<Value>().to_string();
-    let inserted: Vec<(String, Option<String>)> =
-        sqlx::query_as(INSERT_ORDERS).bind(rows).fetch_all(connection).await?;
-    // Of several with the same id and key, the first is the one inserted: what stops it stops the others.
-    let mut first = HashMap::with_capacity(admitted.len());
-    for index in admitted {
-        let order = &orders[*index];
-        let key = order.key.as_ref().map(|(key, _)| key.as_str().to_owned());
-        first.entry((order.id.to_string(), key)).or_insert(*index);
-    }
-    inserted.into_iter().map(|row| first.get(&row).copied().ok_or_else(|| corrupt("inserted order", &row.0))).collect()
+    Ok(sqlx::query_as(INSERT_ORDERS).bind(rows).fetch_all(connection).await?)
 }
 
 async fn insert_events(
     connection: &mut SqliteConnection,
-    orders: &[&NewOrder],
+    orders: &[(&NewOrder, &bool)],
     now: Timestamp,
 ) -> Result<(), LedgerError> {
     if orders.is_empty() {
         return Ok(());
     }
-    let row = |order: &&NewOrder| {
-        let event = OrderCreated {
-            id: order.id,
-            stamp: order.stamp.clone(),
-            quantity: order.quantity,
-            created_at: order.created_at,
-        };
+    let row = |(order, _): &(&NewOrder, &bool)| {
         json!({
             "id": order.id.to_string(),
             "item": order.stamp.item.as_str(),
             "quantity": order.quantity.get(),
-            "payload": String::from_utf8(event.to_json()).expect("JSON is UTF-8"),
+            "payload": rows::event(order),
             "traceparent": order.traceparent,
         })
     };
@@ -212,65 +149,16 @@ async fn insert_events(
     Ok(())
 }
 
-#[derive(sqlx::FromRow)]
-struct VerdictRow {
-    id: String,
-    state: String,
-    item: String,
-    quantity: Option<i64>,
-    created_at: i64,
-}
-
-async fn read_by_ids(
-    connection: &mut SqliteConnection,
-    orders: &[&NewOrder],
-) -> Result<HashMap<String, Standing>, LedgerError> {
+/// What stands under the ids and the keys of these.
+async fn read_back(connection: &mut SqliteConnection, orders: &[(&NewOrder, &bool)]) -> Result<Found, LedgerError> {
     if orders.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Found::default());
     }
-    let ids = json_texts(orders.iter().map(|order| order.id));
-    let rows: Vec<VerdictRow> = sqlx::query_as(BY_ID).bind(ids).fetch_all(connection).await?;
-    let standing = |row: VerdictRow| {
-        let id = row.id.clone();
-        let standing = match (row.state.as_str(), row.quantity) {
-            ("aborted", None) => Standing::Aborted,
-            ("confirmed", Some(quantity)) => Standing::Confirmed(
-                OrderRow { id: row.id, item: row.item, quantity, created_at: row.created_at }.try_into()?,
-            ),
-            (state, _) => return Err(corrupt(&id, &state)),
-        };
-        Ok((id, standing))
-    };
-    rows.into_iter().map(standing).collect()
-}
-
-#[derive(sqlx::FromRow)]
-pub(super) struct KeyedRow {
-    #[sqlx(flatten)]
-    order: OrderRow,
-    request_key: String,
-    fingerprint: Vec<u8>,
-}
-
-impl KeyedRow {
-    /// The key, and what it stands for.
-    pub(super) fn parse(self) -> Result<(String, KeyedOrder), LedgerError> {
-        let fingerprint = Fingerprint::try_from(self.fingerprint)
-            .map_err(|bytes| corrupt("fingerprint", &format_args!("of {} bytes", bytes.len())))?;
-        Ok((self.request_key, KeyedOrder { order: self.order.try_into()?, fingerprint }))
-    }
-}
-
-async fn read_by_keys(
-    connection: &mut SqliteConnection,
-    orders: &[&NewOrder],
-) -> Result<HashMap<String, KeyedOrder>, LedgerError> {
-    let keys: Vec<&str> = orders.iter().filter_map(|order| Some(order.key.as_ref()?.0.as_str())).collect();
-    if keys.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows: Vec<KeyedRow> = sqlx::query_as(BY_KEY).bind(json_texts(keys)).fetch_all(connection).await?;
-    rows.into_iter().map(KeyedRow::parse).collect()
+    let ids = json_texts(orders.iter().map(|(order, _)| order.id));
+    let keys = json_texts(orders.iter().filter_map(|(order, _)| Some(order.key.as_ref()?.0.as_str())));
+    let by_id = sqlx::query_as(BY_ID).bind(ids).fetch_all(&mut *connection).await?;
+    let by_key = sqlx::query_as(BY_KEY).bind(keys).fetch_all(connection).await?;
+    Found::parse(by_id, by_key)
 }
 
 fn hex(bytes: &[u8]) -> String {

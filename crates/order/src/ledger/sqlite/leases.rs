@@ -3,8 +3,11 @@
 use contracts::values::{Epoch, Item, Lease};
 use sqlx::SqliteExecutor;
 
-use super::{SqliteLedger, bounded, corrupt, json_texts};
-use crate::ledger::{ItemStock, LEASE_GRACE_MS, LedgerError, OpenOutcome, QUERY_BATCH_MAX, Restock, RestockOutcome};
+use super::{SqliteLedger, json_texts};
+use crate::ledger::{
+    ItemStock, LEASE_GRACE_MS, LedgerError, OpenOutcome, QUERY_BATCH_MAX, Restock, RestockOutcome,
+    rows::{bounded, corrupt},
+};
 
 /// Answers no row when the newest lease is to be left alone. An age below zero is a clock that jumped back: such a lease
 /// counts as old, or nobody would get one until the clock is there again.
@@ -59,10 +62,10 @@ impl SqliteLedger {
         // After the epoch is raised: an order that this misses is of an older epoch and can no longer be committed.
         let counted = count(&mut *transaction, std::slice::from_ref(item), initial).await?;
         let [ItemStock { received, sold, .. }] = counted[..] else {
-            return Err(corrupt("lease", item));
+            return Err(corrupt(&"lease", item));
         };
         if sold > received {
-            return Err(corrupt("oversold", &format_args!("{item}: {sold} of {received}")));
+            return Err(corrupt(&"oversold", &format_args!("{item}: {sold} of {received}")));
         }
         transaction.commit().await?;
         Ok(OpenOutcome::Lease(Lease { item: item.clone(), epoch: Epoch(epoch), received, sold }))

@@ -6,11 +6,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use contracts::values::{ReservationId, Timestamp};
+use contracts::values::Timestamp;
 use sqlx::SqlitePool;
 
-use super::{SqliteLedger, corrupt, json_numbers};
-use crate::ledger::{LedgerError, OutboxBacklog, OutboxBatch, OutboxEvent};
+use super::{SqliteLedger, json_numbers};
+use crate::ledger::{LedgerError, OutboxBacklog, OutboxBatch, OutboxEvent, rows::EventRow};
 
 /// Oldest first, whatever was taken before: an event that was given back is the next one again.
 const OLDEST_FREE: &str = "
@@ -41,14 +41,6 @@ pub(super) struct InHand {
 fn lock(seqs: &Mutex<BTreeSet<i64>>) -> MutexGuard<'_, BTreeSet<i64>> {
     // A set of numbers is whole after every step.
     seqs.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[derive(sqlx::FromRow)]
-struct EventRow {
-    seq: i64,
-    order_id: String,
-    payload: String,
-    traceparent: String,
 }
 
 /// Events in hand; free again when this is dropped.
@@ -96,7 +88,7 @@ impl SqliteLedger {
         let rows: Vec<EventRow> =
             sqlx::query_as(OLDEST_FREE).bind(in_hand).bind(limit).fetch_all(&self.readers).await?;
         let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
-        let events = rows.into_iter().map(event).collect::<Result<_, _>>()?;
+        let events = rows.into_iter().map(OutboxEvent::from).collect();
         lock(&self.in_hand.seqs).extend(&seqs);
         let in_hand = Arc::clone(&self.in_hand.seqs);
         Ok(Box::new(SqliteOutboxBatch { writer: self.writer.clone(), in_hand, seqs, events }))
@@ -106,12 +98,4 @@ impl SqliteLedger {
         let (events, oldest): (i64, Option<i64>) = sqlx::query_as(BACKLOG).fetch_one(&self.readers).await?;
         Ok(OutboxBacklog { events: u64::try_from(events).unwrap_or_default(), oldest: oldest.map(Timestamp) })
     }
-}
-
-fn event(row: EventRow) -> Result<OutboxEvent, LedgerError> {
-    Ok(OutboxEvent {
-        order_id: ReservationId::parse(&row.order_id).map_err(|e| corrupt("outbox", &e))?,
-        payload: row.payload.into_bytes(),
-        traceparent: row.traceparent,
-    })
 }

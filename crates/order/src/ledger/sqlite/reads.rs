@@ -2,8 +2,11 @@
 
 use contracts::values::ReservationId;
 
-use super::{OrderRow, SqliteLedger, commit, json_texts};
-use crate::ledger::{KeyedOrder, LedgerError, ListQuery, Order, RequestKey};
+use super::{SqliteLedger, commit, json_texts};
+use crate::ledger::{
+    KeyedOrder, LedgerError, ListQuery, Order, RequestKey,
+    rows::{KeyedRow, OrderRow},
+};
 
 const ORDER: &str = "SELECT id, item, quantity, created_at FROM order_verdicts WHERE id = $1 AND state = 'confirmed'";
 
@@ -27,7 +30,7 @@ impl SqliteLedger {
     }
 
     pub(super) async fn read_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
-        let row: Option<commit::KeyedRow> =
+        let row: Option<KeyedRow> =
             sqlx::query_as(commit::BY_KEY).bind(json_texts([key.as_str()])).fetch_optional(&self.readers).await?;
         row.map(|row| Ok(row.parse()?.1)).transpose()
     }

@@ -1,15 +1,12 @@
 //! Reservations are judged, and tombstones that can no longer matter are deleted.
 
-use std::collections::HashMap;
-
-use contracts::values::{Epoch, Item, Stamp};
 use serde_json::{Value, json};
 
-use super::{SqliteLedger, bounded, corrupt, json_numbers, json_texts};
-use crate::ledger::{LedgerError, QUERY_BATCH_MAX, ResolveQuery, Verdict};
-
-/// Keeps a tombstone for ever: no item's epoch comes above it.
-const PINNED: Epoch = Epoch(i64::MAX);
+use super::{SqliteLedger, json_numbers, json_texts};
+use crate::ledger::{
+    LedgerError, QUERY_BATCH_MAX, ResolveQuery, Verdict,
+    rows::{self, PINNED, StampRow, bounded},
+};
 
 /// A tombstone may go once a commit under its item's older epochs is fenced. One that stands against holds of two items
 /// has no such moment, so it is pinned.
@@ -38,37 +35,6 @@ pub(super) const PRUNE: &str = "
     WHERE rowid IN (SELECT value FROM json_each($1)) AND state = 'aborted'
         AND epoch < (SELECT l.epoch FROM stock_leases l WHERE l.item = order_verdicts.item)";
 
-#[derive(sqlx::FromRow)]
-struct StampRow {
-    id: String,
-    state: String,
-    item: String,
-    epoch: i64,
-    number: Option<i64>,
-}
-
-/// What stands under an id.
-enum Standing {
-    Confirmed(Stamp),
-    Aborted,
-}
-
-impl TryFrom<&StampRow> for Standing {
-    type Error = LedgerError;
-
-    fn try_from(row: &StampRow) -> Result<Self, LedgerError> {
-        match (row.state.as_str(), row.number) {
-            ("aborted", None) => Ok(Self::Aborted),
-            ("confirmed", Some(number)) => Ok(Self::Confirmed(Stamp {
-                item: Item::parse(&row.item).map_err(|e| corrupt(&row.id, &e))?,
-                epoch: Epoch(row.epoch),
-                number,
-            })),
-            (state, _) => Err(corrupt(&row.id, &state)),
-        }
-    }
-}
-
 impl SqliteLedger {
     pub(super) async fn judge(&self, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, LedgerError> {
         bounded(queries.len(), QUERY_BATCH_MAX)?;
@@ -93,19 +59,7 @@ impl SqliteLedger {
             transaction.commit().await?;
             rows
         };
-        let mut standing = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            standing.insert(row.id.as_str(), Standing::try_from(row)?);
-        }
-        let verdict = |query: &ResolveQuery| match (standing.get(query.id.to_string().as_str()), &query.stamp) {
-            (Some(Standing::Aborted), _) => Ok(Verdict::Aborted),
-            (Some(Standing::Confirmed(_)), None) => Ok(Verdict::Confirmed),
-            (Some(Standing::Confirmed(there)), Some(asked)) if there == asked => Ok(Verdict::Confirmed),
-            (Some(Standing::Confirmed(_)), Some(_)) => Ok(Verdict::ConfirmedElsewhere),
-            (None, None) => Ok(Verdict::Unknown),
-            (None, Some(_)) => Err(corrupt("reservation", &format_args!("{} has no verdict", query.id))),
-        };
-        queries.iter().map(verdict).collect()
+        rows::verdicts(queries, rows)
     }
 
     pub(super) async fn prune(&self, limit: u32) -> Result<u64, LedgerError> {

@@ -1,0 +1,278 @@
+//! Connections, and the outage while there are none.
+//!
+//! sqlx has a pool too. It tries a server that refuses until the caller's time is up, and asks each connection that comes
+//! back whether it is well, without a limit: a server that hangs would take the pool with it. Here a connection comes back
+//! only when its work has ended; otherwise it is dropped, and nobody waits for that.
+
+use std::{
+    future::Future,
+    mem,
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use service::environment::Env;
+use sqlx::{Connection, PgConnection, Postgres, Transaction, postgres::PgConnectOptions};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::{BEGIN, connect};
+use crate::ledger::LedgerError;
+
+/// Most connections of one order service, one of which the relay has while it publishes.
+pub const CONNECTIONS_MAX: usize = 12;
+/// Longest wait for one of them to become free, in milliseconds.
+pub const SLOT_WAIT_MAX_MS: u64 = 1_500;
+/// Longest wait of a caller for a new one, in milliseconds. Then there is an outage.
+pub const CONNECT_WAIT_MAX_MS: u64 = 1_000;
+/// How long connecting may take, in milliseconds, with nobody waiting for it.
+pub const CONNECT_MAX_MS: u64 = 1_500;
+/// Time between tries to connect during an outage, in milliseconds. Callers set them off, readiness among them.
+pub const PROBE_PAUSE_MS: u64 = 100;
+
+/// Connections of one order service.
+#[derive(Clone)]
+pub(super) struct Pool(Arc<Shared>);
+
+struct Shared {
+    env: Env,
+    options: PgConnectOptions,
+    /// Whether the schema was found to be the one that is needed.
+    is_open: AtomicBool,
+    slots: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<PgConnection>,
+    outage: Option<Outage>,
+}
+
+/// Since the last try to connect there is no connection to be had.
+struct Outage {
+    why: String,
+    probing: bool,
+    /// As uptime.
+    next_probe: Duration,
+}
+
+/// The ledger cannot be asked.
+#[derive(Debug, thiserror::Error)]
+enum Unreachable {
+    #[error("the schema has not been checked yet")]
+    NotOpen,
+    #[error("down: {0}")]
+    Outage(String),
+    #[error("no connection became free within {SLOT_WAIT_MAX_MS} ms")]
+    Busy,
+}
+
+impl From<Unreachable> for LedgerError {
+    fn from(error: Unreachable) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+impl Pool {
+    pub(super) fn new(options: PgConnectOptions, env: Env) -> Self {
+        let (is_open, slots) = (AtomicBool::new(false), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+        Self(Arc::new(Shared { env, options, is_open, slots, state: Mutex::default() }))
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.0.env
+    }
+
+    pub(super) fn options(&self) -> &PgConnectOptions {
+        &self.0.options
+    }
+
+    /// Lets callers in.
+    pub(super) fn open(&self) {
+        self.0.is_open.store(true, Ordering::Release);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole after every statement.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection. During an outage the answer comes at once, and the next try goes on behind it.
+    pub(super) async fn take(&self) -> Result<Session, LedgerError> {
+        if !self.0.is_open.load(Ordering::Acquire) {
+            return Err(Unreachable::NotOpen.into());
+        }
+        if let Some(why) = self.outage() {
+            return Err(Unreachable::Outage(why).into());
+        }
+        let slot = self.0.slots.clone().acquire_owned();
+        let slot = self.0.env.timeout(Duration::from_millis(SLOT_WAIT_MAX_MS), slot).await;
+        let slot = slot.map_err(|_| Unreachable::Busy)?.expect("the semaphore is never closed");
+        if let Some(connection) = self.state().idle.pop() {
+            return Ok(Session { connection: Some(connection), pool: self.clone(), _slot: slot });
+        }
+        let connected = self.start_connecting(slot);
+        match self.0.env.timeout(Duration::from_millis(CONNECT_WAIT_MAX_MS), connected).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(self.fail("connecting to Postgres died")),
+            Err(_) => Err(self.fail(&format!("no connection within {CONNECT_WAIT_MAX_MS} ms"))),
+        }
+    }
+
+    /// Connects in a task of its own: what it gets is kept, whoever has stopped waiting.
+    fn start_connecting(&self, slot: OwnedSemaphorePermit) -> oneshot::Receiver<Result<Session, LedgerError>> {
+        let (done, connected) = oneshot::channel();
+        let pool = self.clone();
+        self.0.env.start(Box::pin(async move {
+            let result = match pool.connect().await {
+                Ok(connection) => Ok(Session { connection: Some(connection), pool, _slot: slot }),
+                Err(error) => Err(error),
+            };
+            if let Err(Ok(unwanted)) = done.send(result) {
+                unwanted.keep();
+            }
+        }));
+        connected
+    }
+
+    async fn connect(&self) -> Result<PgConnection, LedgerError> {
+        let connecting = connect::connect(&self.0.options);
+        match self.0.env.timeout(Duration::from_millis(CONNECT_MAX_MS), connecting).await {
+            Ok(Ok(connection)) => {
+                if self.state().outage.take().is_some() {
+                    tracing::info!("Postgres answers again");
+                }
+                Ok(connection)
+            }
+            // It is there, and has no room: those that there are go on.
+            Ok(Err(error)) if is_full(&error) && self.state().outage.is_none() => Err(error),
+            Ok(Err(error)) => Err(self.fail(&error.to_string())),
+            Err(_) => Err(self.fail(&format!("no connection within {CONNECT_MAX_MS} ms"))),
+        }
+    }
+
+    /// Why there is no connection to be had, if so. Sets off the next try when it is time.
+    fn outage(&self) -> Option<String> {
+        let mut state = self.state();
+        let outage = state.outage.as_mut()?;
+        let why = outage.why.clone();
+        if !outage.probing && self.0.env.uptime() >= outage.next_probe {
+            outage.probing = true;
+            drop(state);
+            self.probe();
+        }
+        Some(why)
+    }
+
+    fn probe(&self) {
+        let pool = self.clone();
+        self.0.env.start(Box::pin(async move {
+            // A failure has begun the next pause.
+            if let Ok(connection) = pool.connect().await {
+                pool.keep(connection);
+            }
+        }));
+    }
+
+    /// Begins an outage, or goes on with it. Idle connections are as dead as the one that failed.
+    fn fail(&self, why: &str) -> LedgerError {
+        let next_probe = self.0.env.uptime() + Duration::from_millis(PROBE_PAUSE_MS);
+        let outage = Outage { why: why.to_owned(), probing: false, next_probe };
+        let mut state = self.state();
+        let idle = mem::take(&mut state.idle);
+        let before = state.outage.replace(outage);
+        drop(state);
+        drop(idle);
+        if before.is_none_or(|before| before.why != why) {
+            tracing::warn!(why, "Postgres is down");
+        }
+        Unreachable::Outage(why.to_owned()).into()
+    }
+
+    /// Does `work` within a limit of milliseconds, and sees by its failure what has become of the connections.
+    pub(super) async fn within<T>(
+        &self,
+        limit_ms: u64,
+        work: impl Future<Output = Result<T, LedgerError>>,
+    ) -> Result<T, LedgerError> {
+        match self.0.env.timeout(Duration::from_millis(limit_ms), work).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                if is_lost(&error) {
+                    // The idle ones are of the same server, which may have been started anew.
+                    let idle = mem::take(&mut self.state().idle);
+                    drop(idle);
+                }
+                Err(error)
+            }
+            Err(_) => Err(self.fail(&format!("no answer within {limit_ms} ms"))),
+        }
+    }
+
+    fn keep(&self, connection: PgConnection) {
+        let mut state = self.state();
+        if state.idle.len() < CONNECTIONS_MAX {
+            state.idle.push(connection);
+        }
+    }
+}
+
+/// Whether an error says that a connection is gone: I/O, protocol, or the server ending its sessions.
+fn is_lost(error: &LedgerError) -> bool {
+    let LedgerError::Store(source) = error else { return false };
+    match source.downcast_ref() {
+        Some(sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_)) => true,
+        Some(sqlx::Error::Database(error)) => {
+            error.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
+        }
+        _ => false,
+    }
+}
+
+/// Whether Postgres has as many connections as it may.
+fn is_full(error: &LedgerError) -> bool {
+    let LedgerError::Store(source) = error else { return false };
+    let Some(sqlx::Error::Database(database)) = source.downcast_ref() else { return false };
+    database.code().is_some_and(|code| code == "53300")
+}
+
+/// A connection in the hand of one caller. Dropped without [`keep`](Self::keep) it is closed, and the server undoes what
+/// was under way.
+pub(super) struct Session {
+    connection: Option<PgConnection>,
+    pool: Pool,
+    /// After the connection: a slot is free once its connection is back.
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Session {
+    /// Its work has ended well: the next caller may have it.
+    pub(super) fn keep(mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.pool.keep(connection);
+        }
+    }
+
+    /// A transaction.
+    pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, LedgerError> {
+        Ok((**self).begin_with(BEGIN).await?)
+    }
+}
+
+impl Deref for Session {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.connection.as_ref().expect("only keep takes it")
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.connection.as_mut().expect("only keep takes it")
+    }
+}

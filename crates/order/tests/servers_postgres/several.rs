@@ -1,0 +1,289 @@
+//! Order services that share a database.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use contracts::values::{Epoch, Item, ReservationId};
+use futures::FutureExt;
+use order::ledger::{
+    CommitOutcome, ItemStock, KeyedOrder, LEASE_GRACE_MS, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order,
+    OutboxBacklog, OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+    conformance::{Bench, LedgerFixture, item, racing},
+    postgres::PostgresLedger,
+};
+use servers::Postgres;
+use service::environment::Env;
+use sqlx::PgConnection;
+use tokio::{runtime::Handle, task::block_in_place};
+
+use crate::fixture::{PostgresFixture, Waiting, number, opened, outside, sql};
+
+/// Two order services; callers reach one, then the other.
+struct Two {
+    ledgers: [Arc<PostgresLedger>; 2],
+    calls: AtomicUsize,
+}
+
+impl Two {
+    fn next(&self) -> &PostgresLedger {
+        &self.ledgers[self.calls.fetch_add(1, Ordering::Relaxed) % 2]
+    }
+}
+
+#[async_trait]
+impl Ledger for Two {
+    async fn commit(&self, orders: &[NewOrder]) -> Result<Vec<Result<CommitOutcome, LedgerError>>, LedgerError> {
+        self.next().commit(orders).await
+    }
+
+    async fn order_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
+        self.next().order_by_key(key).await
+    }
+
+    async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
+        self.next().order(id).await
+    }
+
+    async fn orders(&self, query: &ListQuery) -> Result<Vec<Order>, LedgerError> {
+        self.next().orders(query).await
+    }
+
+    async fn open_stock(&self, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, LedgerError> {
+        self.next().open_stock(item, initial, dead).await
+    }
+
+    async fn stock(&self, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, LedgerError> {
+        self.next().stock(items, initial).await
+    }
+
+    async fn resolve(&self, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, LedgerError> {
+        self.next().resolve(queries).await
+    }
+
+    async fn record_restock(&self, restock: &Restock, initial: i64) -> Result<RestockOutcome, LedgerError> {
+        self.next().record_restock(restock, initial).await
+    }
+
+    async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
+        self.next().take_outbox(limit).await
+    }
+
+    async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {
+        self.next().outbox_backlog().await
+    }
+
+    async fn prune_tombstones(&self, limit: u32) -> Result<u64, LedgerError> {
+        self.next().prune_tombstones(limit).await
+    }
+
+    async fn ping(&self) -> Result<(), LedgerError> {
+        self.next().ping().await
+    }
+}
+
+struct TwoFixture {
+    first: PostgresFixture,
+    two: Arc<Two>,
+}
+
+#[async_trait]
+impl LedgerFixture for TwoFixture {
+    async fn fresh(env: Env) -> Self {
+        let first = PostgresFixture::fresh(env.clone()).await;
+        let second = block_in_place(|| Handle::current().block_on(opened(&first.url, Waiting::over(env))));
+        let two = Arc::new(Two { ledgers: [first.ledger.clone(), second], calls: AtomicUsize::new(0) });
+        Self { first, two }
+    }
+
+    fn ledger(&self) -> Arc<dyn Ledger> {
+        self.two.clone()
+    }
+
+    async fn sql(&self, statement: &'static str) -> Option<Result<(), String>> {
+        self.first.sql(statement).await
+    }
+}
+
+macro_rules! raced_by_two {
+    ($($check:ident)*) => {
+        mod raced_by_two {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $check() {
+                    super::racing::$check(&super::Bench::fresh::<super::TwoFixture>().await).await;
+                }
+            )*
+        }
+    };
+}
+
+raced_by_two! {
+    one_id_committed_by_many_is_one_order
+    one_key_committed_by_many_is_one_order
+    one_restock_recorded_by_many_counts_once
+    two_relays_never_hold_one_event
+    every_lease_has_counted_exactly_the_orders_before_it
+    an_order_and_a_tombstone_exclude_each_other
+}
+
+/// Two order services in a fresh database, and a connection past them.
+async fn two() -> (Bench, [Arc<PostgresLedger>; 2], PgConnection) {
+    let (bench, first, url) = PostgresFixture::bench(Arc::new(Postgres::shared().await)).await;
+    let second = opened(&url, Waiting::over(bench.env())).await;
+    (bench, [first, second], outside(&url).await)
+}
+
+/// Lets `work` go on until the number that `statement` asks for is not 0.
+async fn until<T>(work: &mut (impl Future<Output = T> + Unpin), look: &mut PgConnection, statement: &'static str) {
+    loop {
+        assert!(futures::poll!(&mut *work).is_pending(), "it has not come to an end");
+        if number(look, statement).await > 0 {
+            return;
+        }
+    }
+}
+
+const HAVING_A_LOCK: &str = "
+    SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE d.datname = current_database() AND locktype = 'advisory' AND granted";
+const WAITING_FOR_A_LOCK: &str = "
+    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+
+#[tokio::test]
+async fn an_order_that_waited_for_a_lease_is_fenced_by_it() {
+    let (bench, [one, two], mut look) = two().await;
+    let order = [bench.order(&bench.lease(&item("widget"), 10).await)];
+    bench.clock.advance(Duration::from_millis(LEASE_GRACE_MS));
+    let widget = item("widget");
+    let mut lending = one.open_stock(&widget, 10, Epoch::NONE);
+    until(&mut lending, &mut look, HAVING_A_LOCK).await;
+    let mut commit = two.commit(&order);
+    until(&mut commit, &mut look, WAITING_FOR_A_LOCK).await;
+    let (lent, outcomes) = futures::join!(lending, commit);
+    let Ok(OpenOutcome::Lease(lease)) = lent else { panic!("{lent:?}") };
+    let outcome = outcomes.expect("answers").remove(0).expect("good data");
+    assert_eq!((outcome, lease.sold), (CommitOutcome::Fenced(lease.epoch), 0));
+}
+
+#[tokio::test]
+async fn a_lease_that_waited_for_an_order_has_counted_it() {
+    let (bench, [one, two], mut look) = two().await;
+    let order = [bench.order(&bench.lease(&item("widget"), 10).await)];
+    bench.clock.advance(Duration::from_millis(LEASE_GRACE_MS));
+    let mut commit = one.commit(&order);
+    until(&mut commit, &mut look, HAVING_A_LOCK).await;
+    let widget = item("widget");
+    let mut lending = two.open_stock(&widget, 10, Epoch::NONE);
+    until(&mut lending, &mut look, WAITING_FOR_A_LOCK).await;
+    let (outcomes, lent) = futures::join!(commit, lending);
+    let outcome = outcomes.expect("answers").remove(0).expect("good data");
+    assert!(matches!(outcome, CommitOutcome::Created(_)), "{outcome:?}");
+    let Ok(OpenOutcome::Lease(lease)) = lent else { panic!("{lent:?}") };
+    assert_eq!(lease.sold, 1);
+}
+
+#[tokio::test]
+async fn an_order_service_frozen_inside_a_transaction_loses_its_locks() {
+    let (bench, [frozen, other], mut look) = two().await;
+    let order = [bench.order(&bench.lease(&item("widget"), 10).await)];
+    bench.clock.advance(Duration::from_millis(LEASE_GRACE_MS));
+    let mut commit = frozen.commit(&order);
+    until(&mut commit, &mut look, HAVING_A_LOCK).await;
+    // From here on nobody lets it go on.
+    let lent = other.open_stock(&item("widget"), 10, Epoch::NONE).await.expect("the lock is free before it gives up");
+    let OpenOutcome::Lease(lease) = lent else { panic!("the grace is over") };
+    assert_eq!(lease.sold, 0);
+    assert!(commit.await.is_err(), "its transaction was ended");
+    let outcome = frozen.commit(&order).await.expect("answers").remove(0).expect("good data");
+    assert_eq!(outcome, CommitOutcome::Fenced(lease.epoch));
+}
+
+#[tokio::test]
+async fn a_batch_outlasts_the_broker_s_confirms_and_locks_no_item() {
+    let (bench, [one, two], _) = two().await;
+    let lease = bench.lease(&item("widget"), 10).await;
+    bench.sell(&bench.order(&lease)).await;
+    let batch = one.take_outbox(10).await.expect("answers");
+    // Longer than any other transaction may do nothing.
+    tokio::time::sleep(Duration::from_millis(order::ledger::postgres::IDLE_IN_TRANSACTION_MAX_MS * 3 / 2)).await;
+    assert!(two.take_outbox(10).await.expect("answers").events().is_empty());
+    bench.lease(&item("widget"), 10).await;
+    batch.settle(&[true]).await.expect("it is held still");
+    assert_eq!(two.outbox_backlog().await.expect("answers").events, 0);
+    assert_eq!(bench.stock(&item("widget")).await.sold, 1);
+}
+
+/// Deadlocks of this database, once all its sessions but `look` have reported theirs.
+async fn deadlocks(ledgers: [Arc<PostgresLedger>; 2], bench: Bench, look: &mut PgConnection) -> i64 {
+    drop((ledgers, bench));
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+        AND backend_type = 'client backend'";
+    while number(look, others).await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    number(look, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_meet_in_many_rows_never_wait_for_each_other_in_turn() {
+    let (bench, ledgers, mut look) = two().await;
+    let names = ["one", "two", "three", "four"];
+    let mut leases = Vec::new();
+    for name in names {
+        leases.push(bench.lease(&item(name), 1_000_000).await);
+    }
+    for round in 0..20 {
+        let key = |n: usize| format!("{round} {n}");
+        let batch: Vec<NewOrder> = (0..64).map(|n| bench.keyed_order(&leases[n % 4], &key(n))).collect();
+        let reverse: Vec<NewOrder> = (0..64).rev().map(|n| bench.keyed_order(&leases[n % 4], &key(n))).collect();
+        let (one, two) = futures::join!(ledgers[0].commit(&batch), ledgers[1].commit(&reverse));
+        let outcomes = one.expect("answers").into_iter().chain(two.expect("answers"));
+        let created = outcomes.filter(|outcome| matches!(outcome, Ok(CommitOutcome::Created(_)))).count();
+        assert_eq!(created, 64, "each key once");
+        let dead: Vec<ResolveQuery> =
+            (0..64).map(|n| ResolveQuery { id: bench.id(), stamp: Some(bench.order(&leases[n % 4]).stamp) }).collect();
+        let reverse: Vec<ResolveQuery> = dead.iter().rev().cloned().collect();
+        let (one, two) = futures::join!(ledgers[0].resolve(&dead), ledgers[1].resolve(&reverse));
+        assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
+        // Each has half, of all four items, first seen in another order.
+        let (one, two) = (ledgers[0].take_outbox(33).await, ledgers[1].take_outbox(33).await);
+        let (one, two) = (one.expect("answers"), two.expect("answers"));
+        let (all, rest) = (vec![true; one.events().len()], vec![true; two.events().len()]);
+        let (one, two) = futures::join!(one.settle(&all), two.settle(&rest));
+        assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
+    }
+    assert_eq!(deadlocks(ledgers, bench, &mut look).await, 0);
+}
+
+#[tokio::test]
+async fn a_batch_that_has_to_make_way_is_committed_one_by_one() {
+    let (bench, ledger, url) = PostgresFixture::bench(Arc::new(Postgres::shared().await)).await;
+    let (mut other, mut look) = (outside(&url).await, outside(&url).await);
+    let lease = bench.lease(&item("widget"), 10).await;
+    let batch = [bench.keyed_order(&lease, "a"), bench.keyed_order(&lease, "b")];
+    let insert = |order: &NewOrder| {
+        format!(
+            "INSERT INTO order_verdicts VALUES ('{}', 'aborted', 'widget', NULL, 1, NULL, NULL, NULL, now())",
+            order.id
+        )
+    };
+    // It never looks whether it waits in a circle: the ledger's side does, and makes way.
+    sql(&mut other, &format!("SET deadlock_timeout = '1h'; BEGIN; {}", insert(&batch[1]))).await;
+    let mut commit = ledger.commit(&batch);
+    until(&mut commit, &mut look, WAITING_FOR_A_LOCK).await;
+    // Now both wait for each other.
+    let crossing = insert(&batch[0]);
+    let (committed, ()) = futures::join!(commit.map(|committed| committed.expect("answers")), async {
+        sql(&mut other, &crossing).await;
+        sql(&mut other, "ROLLBACK").await;
+    });
+    assert!(committed.iter().all(|outcome| matches!(outcome, Ok(CommitOutcome::Created(_)))), "{committed:?}");
+    assert_eq!(bench.stock(&item("widget")).await.sold, 2);
+}
