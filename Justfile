@@ -15,6 +15,14 @@ default:
 up *arguments:
     @exec cargo run --locked --package standalone -- "$@"
 
+# With its data in ./data/stack, which stays. Others may be set: `target/debug/servers` lists them.
+# `stack up`: in the background two of each service on real Postgres, Redis, RabbitMQ and NGINX; `stack down` ends them.
+[no-exit-message]
+stack *arguments:
+    @{{ if arguments == "up" { "scripts/servers" } else { "true" } }}
+    @cargo build --locked --package servers --bins {{ if arguments == "up" { "--package edge --package order --package inventory" } else { "" } }}
+    @exec target/debug/servers stack "$@"
+
 # Every check, in the order that finds mistakes soonest.
 ci: fmt lint proto deny docs test
 
@@ -66,6 +74,10 @@ deny: tools
 # Builds the documentation of the crates; a broken link is an error.
 docs:
     RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items --locked
+
+# Publishes the events that could not be handled again, to the RabbitMQ of BROKER_URL.
+replay-dead-letters:
+    cargo run --locked --quiet --package inventory --bin inventory-service -- replay-dead-letters
 
 # Installs Postgres, Redis, RabbitMQ and NGINX where they are missing, and starts none of them.
 servers:

@@ -22,33 +22,21 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    if let Some(done) = cli::answer("edge", HELP) {
+    if let Err(done) = cli::command("edge", HELP, &[]) {
         return done;
     }
     service::open_files::raise_limit();
-    let (settings, telemetry) = match settings(Settings::from_env()) {
-        Ok(read) => read,
-        Err(bad) => return cli::fail(EXIT_BAD_SETTINGS, &bad),
-    };
-    let telemetry = Telemetry::start("edge", telemetry);
-    let code = match run(settings).await {
-        Ok(code) => code,
-        Err(e) => {
-            tracing::error!(error = %e, "cannot start");
-            ExitCode::FAILURE
-        }
-    };
-    telemetry.flush().await;
-    code
+    match settings(Settings::from_env()) {
+        Ok((settings, telemetry)) => Telemetry::around("edge", telemetry, run(settings)).await,
+        Err(bad) => cli::fail(EXIT_BAD_SETTINGS, &bad),
+    }
 }
 
 fn settings(mut settings: Settings) -> Result<(EdgeSettings, TelemetrySettings), BadSettings> {
     let telemetry = TelemetrySettings::read(&mut settings);
     let edge = EdgeSettings::read(&mut settings, ADMIN_ADDR_DEFAULT);
     for name in URL_REQUIRED {
-        if settings.text(name).is_none() {
-            settings.bad(name, "is required, as in http://127.0.0.1:50051");
-        }
+        settings.required(name, "where the service is, as in http://127.0.0.1:50051");
     }
     settings.finish()?;
     Ok((edge, telemetry))
@@ -58,10 +46,8 @@ fn settings(mut settings: Settings) -> Result<(EdgeSettings, TelemetrySettings),
 async fn run(settings: EdgeSettings) -> Result<ExitCode, Error> {
     let lifecycle = Lifecycle::new();
     let env = lifecycle.env();
-    let http =
-        Listener::bind(settings.http_addr).await.map_err(|e| format!("HTTP_ADDR {}: {e}", settings.http_addr))?;
-    let admin = Listener::bind(settings.admin_addr).await;
-    let admin = admin.map_err(|e| format!("ADMIN_ADDR {}: {e}", settings.admin_addr))?;
+    let http = Listener::bind_set("HTTP_ADDR", settings.http_addr).await?;
+    let admin = Listener::bind_set("ADMIN_ADDR", settings.admin_addr).await?;
 
     let orders = Peer::new("order", &settings.order_urls.unwrap_or_default(), Arc::clone(&env))?;
     let inventory = Peer::new("inventory", &settings.inventory_urls.unwrap_or_default(), Arc::clone(&env))?;

@@ -10,7 +10,7 @@ use contracts::{
     event::{ORDER_CREATED, OrderCreated},
 };
 use futures::{StreamExt, stream};
-use service::{call::Call, telemetry};
+use service::{call::Call, outage::Outage, telemetry};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field};
 
@@ -18,7 +18,6 @@ use crate::{
     backend::Backend,
     metrics::EventOutcome,
     opener::Opener,
-    outage::Outage,
     reservations::{STEP_ATTEMPTS_MAX, never_open},
     stock::ConfirmReply,
 };

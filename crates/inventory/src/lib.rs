@@ -7,7 +7,6 @@
 //! - [`reservations`]: reserve, release, restock, read
 //! - [`reaper`]: sells or gives back what is overdue, and finds items of another epoch
 //! - [`consumer`]: sells the holds of committed orders
-//! - [`outage`]: how background work waits while something is down
 //! - [`grpc`]: the gRPC service
 //! - [`metrics`], [`settings`]
 //!
@@ -19,7 +18,6 @@ pub mod grpc;
 pub mod ledger;
 pub mod metrics;
 pub mod opener;
-pub mod outage;
 pub mod reaper;
 pub mod reservations;
 pub mod settings;
@@ -29,11 +27,17 @@ use std::sync::Arc;
 
 use broker::Broker;
 use contracts::inventory::v1::inventory_service_server::InventoryServiceServer;
+use service::readiness::Check;
 
 use crate::{
     backend::Backend, consumer::OrderConsumer, grpc::InventoryGrpc, opener::Opener, reaper::Reaper,
-    reservations::Reservations,
+    reservations::Reservations, stock::StockStore,
 };
+
+/// Whether the stock store can be asked.
+pub fn check(store: &Arc<dyn StockStore>) -> Check {
+    Check::new("stock", store, |store| async move { store.ping().await })
+}
 
 /// The whole service, assembled; what runs its parts is up to the process.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use contracts::{
     values::{Epoch, Item},
 };
 use futures::{StreamExt, stream};
-use service::call::Call;
+use service::{call::Call, outage::Outage};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,7 +17,6 @@ use crate::{
     ledger::{ItemStock, QUERY_BATCH_MAX, ResolveQuery, Verdict},
     metrics::ReapOutcome,
     opener::Opener,
-    outage::Outage,
     stock::{ConfirmReply, DUE_BATCH_MAX, Hold, OPEN_ITEMS_BATCH_MAX, ReleaseReply},
 };
 

@@ -2,16 +2,57 @@
 
 use std::net::SocketAddr;
 
+use broker::{rabbitmq::RabbitMqUrl, settings::BROKER};
 use contracts::values::INITIAL_STOCK_MAX;
 use http::Uri;
-use service::settings::Settings;
+use service::{
+    settings::{BadSettings, ServerSettings, Settings},
+    telemetry::TelemetrySettings,
+};
+
+use crate::stock::redis::target::RedisTarget;
 
 /// Where the stock store is, when it is not embedded.
-pub const STOCK_SETTINGS: [&str; 2] = ["REDIS_URL", "REDIS_HOST"];
-/// Where the broker is, when it is not embedded.
-pub const BROKER_SETTINGS: [&str; 2] = ["BROKER_URL", "BROKER_HOST"];
+pub const STOCK: ServerSettings = ServerSettings {
+    name: "Redis",
+    url: "REDIS_URL",
+    scheme: "redis",
+    host: "REDIS_HOST",
+    port: ("REDIS_PORT", 6379),
+    login: None,
+    database: None,
+};
+/// The command that publishes dead letters again and ends.
+pub const REPLAY_COMMAND: &str = "replay-dead-letters";
+/// Where metrics and health of the process are, unless told otherwise.
+pub const ADMIN_ADDR_DEFAULT: &str = "127.0.0.1:9467";
 
-/// The inventory service's settings.
+/// What `inventory-service --help` says.
+pub const HELP: &str = "\
+Holds, releases and counts stock in Redis, and consumes the events of RabbitMQ.
+
+Usage: inventory-service [replay-dead-letters | --help | --version]
+
+replay-dead-letters publishes the events that could not be handled again, and ends. It needs BROKER_URL alone.
+
+Settings are environment variables:
+  REDIS_URL                    Redis, as in redis://host:6379; see README.md for Sentinel and Cluster  [required]
+    or REDIS_HOST, REDIS_PORT
+  BROKER_URL                   RabbitMQ, as in amqp://user:password@host:5672/vhost                     [required]
+    or BROKER_HOST, BROKER_PORT, BROKER_USER, BROKER_PASSWORD
+  ORDER_URL                    the order service's gRPC, as in http://127.0.0.1:50051; several with commas  [required]
+  INVENTORY_GRPC_ADDR          where gRPC listens                                        [default: 127.0.0.1:50052]
+  ADMIN_ADDR                   where /metrics, /healthz and /readyz listen               [default: 127.0.0.1:9467]
+  DEFAULT_STOCK                units an item starts with                                            [default: 100]
+  LOG_FORMAT                   text or json                                                        [default: text]
+  RUST_LOG                     what is logged, as in info,inventory=debug                          [default: info]
+  OTEL_EXPORTER_OTLP_ENDPOINT  where traces go, as in http://127.0.0.1:4317                        [default: none]
+A secret NAME may stand in a file named by NAME_FILE.
+
+Exit codes: 0 drained after a signal, 1 failed, 64 called wrongly, 78 settings missing or bad.
+";
+
+/// The inventory service's settings, whatever its stores are.
 #[derive(Debug, Clone)]
 pub struct InventorySettings {
     /// `INVENTORY_GRPC_ADDR`.
@@ -35,6 +76,35 @@ impl InventorySettings {
             order_urls: settings.urls("ORDER_URL"),
             default_stock,
         }
+    }
+}
+
+/// What a process of its own needs beside them.
+#[derive(Debug)]
+pub struct ProcessSettings {
+    /// Logs and traces.
+    pub telemetry: TelemetrySettings,
+    /// What does not depend on the stores.
+    pub inventory: InventorySettings,
+    /// `ADMIN_ADDR`.
+    pub admin_addr: SocketAddr,
+    /// `REDIS_URL`.
+    pub stock: RedisTarget,
+    /// `BROKER_URL`.
+    pub broker: RabbitMqUrl,
+}
+
+impl ProcessSettings {
+    /// Reads all of them, or says everything that is bad.
+    pub fn read(mut settings: Settings) -> Result<Self, BadSettings> {
+        let telemetry = TelemetrySettings::read(&mut settings);
+        let inventory = InventorySettings::read(&mut settings);
+        let admin_addr = settings.addr("ADMIN_ADDR", ADMIN_ADDR_DEFAULT);
+        settings.required("ORDER_URL", "where the order service serves the ledger, as in http://127.0.0.1:50051");
+        let stock = settings.server_required(&STOCK, RedisTarget::parse);
+        let broker = settings.server_required(&BROKER, str::parse);
+        let (stock, broker) = settings.finish_with(stock.zip(broker))?;
+        Ok(Self { telemetry, inventory, admin_addr, stock, broker })
     }
 }
 

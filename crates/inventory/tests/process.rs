@@ -17,11 +17,10 @@ fn what_is_missing_is_listed_at_once() {
 }
 
 #[test]
-fn servers_without_an_adapter_are_refused_in_clear_words() {
-    let settings = [("ORDER_URL", "http://127.0.0.1:50051"), ("REDIS_HOST", "localhost"), ("BROKER_URL", "amqp://b")];
-    let (code, text) = run(&settings);
+fn a_server_set_badly_is_told_without_its_password() {
+    let urls = [("REDIS_URL", "redis://:hunter2@"), ("BROKER_HOST", "a b"), ("ORDER_URL", "http://127.0.0.1:1")];
+    let (code, text) = run(&urls);
     assert_eq!(code, Some(78));
-    assert!(text.contains("REDIS_HOST: this version has no Redis adapter"), "{text}");
-    assert!(text.contains("BROKER_URL: this version has no RabbitMQ adapter"), "{text}");
-    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.lines().count() == 2 && !text.contains("hunter2"), "{text}");
+    assert!(text.contains("REDIS_URL: ") && text.contains("BROKER_HOST: "), "{text}");
 }

@@ -1,14 +1,15 @@
 //! Puts the order service together over its ports; the binaries and the all-in-one choose what implements them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use broker::Broker;
 use contracts::{
+    Failure,
     orders::v1::{ledger_service_server::LedgerServiceServer, order_service_server::OrderServiceServer},
     values::Ttl,
 };
 use futures::future::BoxFuture;
-use service::environment::Env;
+use service::{environment::Env, outage::Outage, readiness::Check};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -17,11 +18,42 @@ use crate::{
     grpc::{ledger::LedgerApi, orders::OrderApi},
     inventory::Inventory,
     janitor,
-    ledger::Ledger,
+    ledger::{Ledger, postgres::PostgresLedger},
     metrics::OrderMetrics,
     place_order::PlaceOrder,
     relay::Relay,
 };
+
+/// Whether the ledger can take orders.
+pub fn check(ledger: &Arc<dyn Ledger>) -> Check {
+    Check::new("ledger", ledger, |ledger| async move { ledger.ping().await })
+}
+
+/// How long a start waits for the ledger, in milliseconds.
+pub const PREPARE_FIRST_MAX_MS: u64 = 1_000;
+
+/// Prepares a ledger on Postgres before the service serves, if that can be done soon: peers call as soon as it does
+/// (test `each_service_ended_in_turn_under_load_finishes_what_it_has_taken`). Otherwise it is left to [`prepare`].
+pub async fn prepare_first(ledger: &PostgresLedger, migrate: bool, env: &Env) {
+    let limit = Duration::from_millis(PREPARE_FIRST_MAX_MS);
+    drop(env.timeout(limit, ledger.prepare(migrate)).await);
+}
+
+/// Prepares a ledger on Postgres, however often it takes, until `stop`. Until then the ledger answers nobody.
+pub async fn prepare(ledger: Arc<PostgresLedger>, migrate: bool, env: Env, stop: CancellationToken) {
+    let mut outage = Outage::new(env.clone(), "preparing the ledger's schema");
+    while let Err(error) = ledger.prepare(migrate).await {
+        let pause = outage.failed(&Failure::unavailable(error));
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = env.sleep(pause) => {}
+        }
+    }
+    outage.works();
+    // Background work that ends by itself ends the process.
+    stop.cancelled().await;
+}
 
 /// What the order service stands on.
 pub struct Ports {

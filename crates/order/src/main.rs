@@ -1,33 +1,111 @@
-//! The order service as a process of its own. It needs a ledger and a broker that processes can share, and this version
-//! has an adapter for neither: all it can do is to say so, beside whatever else is wrong.
+//! The order service as a process of its own.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
-use order::settings::{BROKER_SETTINGS, LEDGER_SETTINGS, OrderSettings};
-use service::{
-    cli,
-    settings::{EXIT_BAD_SETTINGS, Settings},
-    telemetry::TelemetrySettings,
+use broker::{Broker, queues, rabbitmq::RabbitMqBroker};
+use contracts::{
+    DESCRIPTORS,
+    orders::v1::{ledger_service_server::LedgerServiceServer, order_service_server::OrderServiceServer},
 };
+use futures::{FutureExt, future::BoxFuture};
+use order::{
+    assembly::{self, OrderService, Ports},
+    grpc::{ledger::LedgerApi, orders::OrderApi},
+    inventory::grpc::GrpcInventory,
+    ledger::{Ledger, postgres::PostgresLedger},
+    metrics::OrderMetrics,
+    settings::{HELP, LEDGER, MIGRATE_COMMAND, ProcessSettings},
+};
+use prometheus_client::registry::Registry;
+use service::{
+    admin, cli,
+    lifecycle::Lifecycle,
+    readiness,
+    rpc::{RpcMetrics, RpcServer},
+    rpc_client::Peer,
+    server::{Limits, Listener, serve},
+    settings::{BadSettings, EXIT_BAD_SETTINGS, Settings},
+    telemetry::{Telemetry, TelemetrySettings},
+};
+use tonic::server::NamedService;
 
-const HELP: &str = "\
-The order service as a process of its own, on a ledger and a broker that other processes share.
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
-This version has embedded stores only, which processes cannot share: run standalone, which has all three services.
-";
+#[tokio::main]
+async fn main() -> ExitCode {
+    service::tls::install();
+    service::open_files::raise_limit();
+    let done = match cli::command("order-service", HELP, &[MIGRATE_COMMAND]) {
+        Ok(None) => serve_until_signal().await,
+        Ok(Some(_)) => migrate().await,
+        Err(done) => return done,
+    };
+    done.unwrap_or_else(|bad| cli::fail(EXIT_BAD_SETTINGS, &bad))
+}
 
-fn main() -> ExitCode {
-    if let Some(done) = cli::answer("order-service", HELP) {
-        return done;
-    }
+/// Brings the schema up to date, once.
+async fn migrate() -> Result<ExitCode, BadSettings> {
     let mut settings = Settings::from_env();
-    OrderSettings::read(&mut settings);
-    TelemetrySettings::read(&mut settings);
-    if settings.text("INVENTORY_URL").is_none() {
-        settings.bad("INVENTORY_URL", "is required: where the inventory service is");
-    }
-    settings.no_adapter(LEDGER_SETTINGS, "Postgres");
-    settings.no_adapter(BROKER_SETTINGS, "RabbitMQ");
-    let bad = settings.finish().expect_err("two were recorded as bad above");
-    cli::fail(EXIT_BAD_SETTINGS, &bad)
+    let telemetry = TelemetrySettings::read(&mut settings);
+    let ledger = settings.server_required(&LEDGER, str::parse);
+    let ledger = settings.finish_with(ledger)?;
+    let work = async {
+        PostgresLedger::new(&ledger, Lifecycle::new().env()).prepare(true).await?;
+        tracing::info!("the schema is up to date");
+        Ok(ExitCode::SUCCESS)
+    };
+    Ok(Telemetry::around("order-service", telemetry, work).await)
+}
+
+async fn serve_until_signal() -> Result<ExitCode, BadSettings> {
+    let settings = ProcessSettings::read(Settings::from_env())?;
+    Ok(Telemetry::around("order-service", settings.telemetry.clone(), run(settings)).await)
+}
+
+/// Runs until a signal ends it.
+async fn run(settings: ProcessSettings) -> Result<ExitCode, Error> {
+    let lifecycle = Lifecycle::new();
+    let env = lifecycle.env();
+    let grpc = Listener::bind_set("ORDER_GRPC_ADDR", settings.order.grpc_addr).await?;
+    let admin = Listener::bind_set("ADMIN_ADDR", settings.admin_addr).await?;
+
+    let postgres = PostgresLedger::new(&settings.ledger, env.clone());
+    let ledger: Arc<dyn Ledger> = postgres.clone();
+    let broker: Arc<dyn Broker> = RabbitMqBroker::new(&settings.broker, env.clone());
+    let inventory = Peer::new("inventory-service", &settings.order.inventory_urls.unwrap_or_default(), env.clone())?;
+
+    let mut registry = Registry::default();
+    admin::process::register(&mut registry, &*env);
+    let rpc_metrics = RpcMetrics::register(&mut registry);
+    let metrics = OrderMetrics::register(&mut registry);
+    let ports = Ports {
+        env: env.clone(),
+        ledger: ledger.clone(),
+        inventory: Arc::new(GrpcInventory::new(inventory)),
+        broker: broker.clone(),
+    };
+    let order = OrderService::new(ports, settings.order.hold_ttl, &metrics, &lifecycle.stop());
+    let rpc = RpcServer::new(env.clone(), rpc_metrics, DESCRIPTORS).add(order.orders).add(order.ledger);
+
+    let health = readiness::keep(
+        env.clone(),
+        rpc.health(),
+        &["", OrderServiceServer::<OrderApi>::NAME, LedgerServiceServer::<LedgerApi>::NAME],
+        assembly::check(&ledger),
+        lifecycle.drain(),
+    );
+    assembly::prepare_first(&postgres, settings.order.migrate, &env).await;
+    let mut background = order.background;
+    background.push(health.boxed());
+    background.push(assembly::prepare(postgres, settings.order.migrate, env.clone(), lifecycle.stop()).boxed());
+
+    tracing::info!(grpc = %grpc.addr(), admin = %admin.addr(), "order-service listens");
+    let report = readiness::report(&lifecycle, vec![assembly::check(&ledger), queues::check(&broker)]);
+    let admin_routes = admin::router(Arc::new(registry), report);
+    let servers: Vec<BoxFuture<'static, ()>> = vec![
+        serve(grpc, rpc.router(), Limits::internal(), env.clone(), lifecycle.drain()).boxed(),
+        serve(admin, admin_routes, Limits::default(), env, lifecycle.drain()).boxed(),
+    ];
+    lifecycle.ready();
+    Ok(lifecycle.run_until_signal(servers, background).await)
 }

@@ -1,7 +1,7 @@
 //! What every process does around its work. No module knows what an order is.
 //!
 //! - [`settings`]: environment variables, every bad one told at once
-//! - [`telemetry`]: logs and traces
+//! - [`telemetry`]: logs and traces; [`tls`]: what encrypts
 //! - [`cli`]: `--help`, `--version`, and how a binary fails
 //! - [`environment`]: time, randomness and tasks, as arguments
 //! - [`manual`]: an environment for tests, whose clock is moved by hand
@@ -10,7 +10,8 @@
 //! - [`rpc`], [`rpc_client`]: the two sides of gRPC; [`health`]: asking a peer whether it serves
 //! - [`http`]: metrics and request ids of HTTP
 //! - [`admin`]: metrics and health over HTTP
-//! - [`readiness`]: gRPC health in step with the stores
+//! - [`readiness`]: health, over gRPC and HTTP, in step with the stores
+//! - [`outage`]: how background work waits while something is down
 //! - [`lifecycle`]: start and end of a process; [`open_files`]: how many it may have
 
 pub mod admin;
@@ -22,9 +23,11 @@ pub mod http;
 pub mod lifecycle;
 pub mod manual;
 pub mod open_files;
+pub mod outage;
 pub mod readiness;
 pub mod rpc;
 pub mod rpc_client;
 pub mod server;
 pub mod settings;
 pub mod telemetry;
+pub mod tls;

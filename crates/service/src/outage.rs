@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use contracts::Failure;
-use service::environment::Env;
+
+use crate::environment::Env;
 
 /// First wait after a failure, in milliseconds; it doubles.
 pub const OUTAGE_BACKOFF_MIN_MS: u64 = 100;

@@ -1,30 +1,69 @@
-//! Keeps what gRPC health says in step with the stores that a service stands on, and falls before the drain.
+//! Keeps what health says, over gRPC and HTTP, in step with the stores that a service stands on. It falls before the drain.
 
-use std::time::Duration;
+use std::{fmt::Display, sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use tokio_util::sync::CancellationToken;
 
-use crate::{environment::Env, rpc::Health};
+use crate::{
+    admin::{HealthCheck, HealthReport},
+    environment::Env,
+    lifecycle::Lifecycle,
+    rpc::Health,
+};
 
 /// Time between checks, in milliseconds.
 pub const CHECK_INTERVAL_MS: u64 = 1_000;
 /// A store that takes longer to answer is counted as down, in milliseconds.
 pub const CHECK_TIMEOUT_MS: u64 = 1_000;
 
-/// Asks a store whether it can answer.
-pub type Check = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+/// A store, and how to ask whether it can answer.
+#[derive(Clone)]
+pub struct Check {
+    name: &'static str,
+    ask: Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
+}
 
-/// Says for each of `services` whether it serves, as `check` tells, until `drain`; then none of them serves.
+impl Check {
+    /// `ask` says why the store cannot answer.
+    pub fn new<S, F, E>(name: &'static str, store: &Arc<S>, ask: impl Fn(Arc<S>) -> F + Send + Sync + 'static) -> Self
+    where
+        S: ?Sized + Send + Sync + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        let store = Arc::clone(store);
+        let ask = move || -> BoxFuture<'static, Result<(), String>> {
+            let asked = ask(Arc::clone(&store));
+            Box::pin(async move { asked.await.map_err(|why| why.to_string()) })
+        };
+        Self { name, ask: Arc::new(ask) }
+    }
+
+    async fn answer(&self, env: &Env) -> Result<(), String> {
+        let limit = Duration::from_millis(CHECK_TIMEOUT_MS);
+        env.timeout(limit, (self.ask)()).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    }
+}
+
+/// Says for each of `services` whether it serves, as `check` tells, until `drain`; then none of them serves. Logs when
+/// the store stops to answer, with the reason, and when it answers again.
 pub async fn keep(env: Env, health: Health, services: &[&'static str], check: Check, drain: CancellationToken) {
     let say = |serving| {
         for service in services {
             health.say(service, serving);
         }
     };
+    let mut trouble: Option<String> = None;
     while !drain.is_cancelled() {
-        let answer = env.timeout(Duration::from_millis(CHECK_TIMEOUT_MS), check()).await;
-        say(answer.unwrap_or(false) && !drain.is_cancelled());
+        let answer = check.answer(&env).await.err();
+        say(answer.is_none() && !drain.is_cancelled());
+        match &answer {
+            Some(why) if trouble.as_ref() != Some(why) => tracing::error!(store = check.name, why, "cannot be used"),
+            None if trouble.is_some() => tracing::info!(store = check.name, "can be used again"),
+            _ => {}
+        }
+        trouble = answer;
         tokio::select! {
             biased;
             () = drain.cancelled() => {}
@@ -32,4 +71,21 @@ pub async fn keep(env: Env, health: Health, services: &[&'static str], check: Ch
         }
     }
     say(false);
+}
+
+/// For `/readyz`: ready while the process serves and the first store answers. The others are told, and recover by
+/// themselves.
+pub fn report(lifecycle: &Lifecycle, checks: Vec<Check>) -> HealthCheck {
+    let (env, lifecycle, checks) = (lifecycle.env(), lifecycle.clone(), Arc::new(checks));
+    Arc::new(move || {
+        let (env, checks, serving) = (env.clone(), checks.clone(), lifecycle.is_ready());
+        Box::pin(async move {
+            let ask = |check: &Check| {
+                let (check, env) = (check.clone(), env.clone());
+                async move { (check.name.to_owned(), check.answer(&env).await.is_ok()) }
+            };
+            let parts = join_all(checks.iter().map(ask)).await;
+            HealthReport { ready: serving && parts.first().is_none_or(|(_, well)| *well), parts }
+        })
+    })
 }

@@ -113,9 +113,10 @@ impl Peer {
     }
 }
 
-/// No connection could be made, so the call has left nothing anywhere.
+/// No connection could be made, or the one there was ended before it took the call: it has left nothing anywhere.
 fn never_sent(status: &Status) -> bool {
-    chain(status).any(<dyn Error>::is::<ConnectError>)
+    let not_taken = |error: &(dyn Error + 'static)| error.downcast_ref().is_some_and(hyper::Error::is_canceled);
+    chain(status).any(|error| error.is::<ConnectError>() || not_taken(error))
 }
 
 fn record(span: &Span, code: Code) {

@@ -15,7 +15,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,8 @@ use crate::environment::Env;
 
 /// Connections that a server holds at a time, unless told otherwise. More wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 4096;
+/// Length of that queue. The usual 128 is full within a burst of clients; who finds it so gets no answer for a second.
+pub const ACCEPT_QUEUE_MAX: u32 = 4096;
 /// Requests under way on one HTTP/2 connection of a stranger.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 128;
 /// Calls under way on one connection between services. More than an edge has under way, because it asks after a service's
@@ -45,6 +47,16 @@ pub const ACCEPT_BACKOFF_MS: u64 = 100;
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting} {addr}: {error}")]
+pub struct BindError {
+    setting: &'static str,
+    addr: SocketAddr,
+    #[source]
+    error: io::Error,
+}
+
 /// A bound address. Bind all of a process's addresses before serving any.
 #[derive(Debug)]
 pub struct Listener {
@@ -54,10 +66,20 @@ pub struct Listener {
 
 impl Listener {
     /// Binds it; port 0 takes a free one.
+    #[expect(clippy::unused_async, reason = "only within a runtime can it be called")]
     pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let socket = TcpListener::bind(addr).await?;
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restarted process takes its address again at once.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        let socket = socket.listen(ACCEPT_QUEUE_MAX)?;
         let addr = socket.local_addr()?;
         Ok(Self { socket, addr })
+    }
+
+    /// The same for an address that an operator has set.
+    pub async fn bind_set(setting: &'static str, addr: SocketAddr) -> Result<Self, BindError> {
+        Self::bind(addr).await.map_err(|error| BindError { setting, addr, error })
     }
 
     /// Where it listens.

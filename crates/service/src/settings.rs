@@ -10,6 +10,7 @@ use std::{
 };
 
 use http::Uri;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Exit code of a process whose settings are bad (`EX_CONFIG` of sysexits.h).
 pub const EXIT_BAD_SETTINGS: u8 = 78;
@@ -21,6 +22,34 @@ pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 pub struct Settings {
     values: HashMap<String, OsString>,
     bad: Vec<(String, String)>,
+}
+
+/// How it is set where a server is: by a URL, which is a secret, or by its parts.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerSettings {
+    /// What people call it.
+    pub name: &'static str,
+    /// The setting of its URL.
+    pub url: &'static str,
+    /// The scheme of a URL made of parts.
+    pub scheme: &'static str,
+    /// The setting of its host, without which no other part counts.
+    pub host: &'static str,
+    /// The setting of its port, and the usual one.
+    pub port: (&'static str, u16),
+    /// How to sign in, when parts say it.
+    pub login: Option<LoginSettings>,
+    /// The setting of the database's name; unset, it is the user's.
+    pub database: Option<&'static str>,
+}
+
+/// How to sign in to a server.
+#[derive(Debug, Clone, Copy)]
+pub struct LoginSettings {
+    /// The setting of the user, and the usual one.
+    pub user: (&'static str, &'static str),
+    /// The setting of the password, a secret.
+    pub password: &'static str,
 }
 
 /// Every setting that is bad.
@@ -130,11 +159,56 @@ impl Settings {
         }
     }
 
-    /// For a process that needs a server which this version has no adapter for: it is missing, or given in vain.
-    pub fn no_adapter(&mut self, names: [&'static str; 2], server: &str) {
-        match names.into_iter().find(|name| self.secret(name).is_some()) {
-            Some(name) => self.bad(name, format!("this version has no {server} adapter; run standalone")),
-            None => self.bad(names[0], format!("is required: where {server} is")),
+    /// Where a server is, as `parse` understands it; `None` when it is not set.
+    pub fn server<T, E: Display>(
+        &mut self,
+        server: &ServerSettings,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let (name, url) = match (self.secret(server.url), self.text(server.host)) {
+            (None, None) => return None,
+            (Some(_), Some(_)) => {
+                self.bad(server.url, format!("is set together with {}; set one of them", server.host));
+                return None;
+            }
+            (Some(url), None) => (server.url, url),
+            (None, Some(host)) => (server.host, self.url_of_parts(server, host.trim())),
+        };
+        parse(&url).map_err(|why| self.bad(name, why.to_string())).ok()
+    }
+
+    /// The same for a process that cannot do without.
+    pub fn server_required<T, E: Display>(
+        &mut self,
+        server: &ServerSettings,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let bad_before = self.bad.len();
+        let found = self.server(server, parse);
+        if found.is_none() && self.bad.len() == bad_before {
+            self.bad(server.url, format!("is required, or {}: where {} is", server.host, server.name));
+        }
+        found
+    }
+
+    fn url_of_parts(&mut self, server: &ServerSettings, host: &str) -> String {
+        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+        let (port_name, port_default) = server.port;
+        let port = self.parsed(port_name, port_default);
+        let Some(login) = &server.login else { return format!("{}://{host}:{port}", server.scheme) };
+        let (user_name, user_default) = login.user;
+        let user = self.text(user_name).unwrap_or_else(|| user_default.to_owned());
+        let password = self.secret(login.password);
+        let password = password.map_or_else(String::new, |password| format!(":{}", escaped(&password)));
+        let database = server.database.map(|name| self.text(name).unwrap_or_else(|| user.clone()));
+        let path = database.map_or_else(String::new, |database| format!("/{}", escaped(&database)));
+        format!("{}://{}{password}@{host}:{port}{path}", server.scheme, escaped(&user))
+    }
+
+    /// Records that a setting is missing, if it is. `what` says what it is for.
+    pub fn required(&mut self, name: &str, what: &str) {
+        if self.text(name).is_none() {
+            self.bad(name, format!("is required: {what}"));
         }
     }
 
@@ -142,6 +216,16 @@ impl Settings {
     pub fn finish(self) -> Result<(), BadSettings> {
         if self.bad.is_empty() { Ok(()) } else { Err(BadSettings(self.bad)) }
     }
+
+    /// The same, with something that is there unless a setting was bad.
+    pub fn finish_with<T>(self, value: Option<T>) -> Result<T, BadSettings> {
+        self.finish().map(|()| value.expect("what is missing was recorded as bad"))
+    }
+}
+
+/// As a part of a URL.
+fn escaped(text: &str) -> impl Display {
+    utf8_percent_encode(text, NON_ALPHANUMERIC)
 }
 
 fn peer_url(text: &str) -> Option<Uri> {
@@ -230,6 +314,44 @@ mod tests {
             assert_eq!(settings.secret("P"), None);
             assert!(complaints(settings).starts_with("P_FILE: "), "{}", path.display());
         }
+    }
+
+    const DATABASE: ServerSettings = ServerSettings {
+        name: "the database",
+        url: "D_URL",
+        scheme: "db",
+        host: "D_HOST",
+        port: ("D_PORT", 5),
+        login: Some(LoginSettings { user: ("D_USER", "admin"), password: "D_PASSWORD" }),
+        database: Some("D_DB"),
+    };
+
+    fn url(pairs: &[(&str, &str)]) -> Result<Option<String>, String> {
+        let mut settings = Settings::from_pairs(pairs.iter().copied());
+        let parse = |url: &str| if url.contains("bad") { Err("is no such URL") } else { Ok(url.to_owned()) };
+        let url = settings.server(&DATABASE, parse);
+        settings.finish().map(|()| url).map_err(|bad| bad.to_string())
+    }
+
+    #[test]
+    fn a_server_is_set_by_a_url_or_by_parts() {
+        assert_eq!(url(&[("D_USER", "somebody"), ("D_PASSWORD", "x")]), Ok(None));
+        assert_eq!(url(&[("D_URL", "db://x")]), Ok(Some("db://x".to_owned())));
+        assert_eq!(url(&[("D_HOST", "h")]), Ok(Some("db://admin@h:5/admin".to_owned())));
+        let all = [("D_HOST", "::1"), ("D_PORT", "7"), ("D_USER", "a b"), ("D_PASSWORD", "p@:/é"), ("D_DB", "o/o")];
+        assert_eq!(url(&all), Ok(Some("db://a%20b:p%40%3A%2F%C3%A9@[::1]:7/o%2Fo".to_owned())));
+    }
+
+    #[test]
+    fn a_server_set_badly_is_told_without_its_secrets() {
+        assert_eq!(url(&[("D_URL", "bad:hunter2")]), Err("D_URL: is no such URL".to_owned()));
+        assert_eq!(url(&[("D_HOST", "bad")]), Err("D_HOST: is no such URL".to_owned()));
+        let both = url(&[("D_URL", "db://x"), ("D_HOST", "h")]);
+        assert_eq!(both, Err("D_URL: is set together with D_HOST; set one of them".to_owned()));
+        assert!(url(&[("D_HOST", "h"), ("D_PORT", "many")]).is_err_and(|bad| bad.starts_with("D_PORT: ")));
+        let mut settings = Settings::from_pairs([]);
+        assert_eq!(settings.server_required(&DATABASE, |_| Ok::<_, String>(())), None);
+        assert_eq!(complaints(settings), "D_URL: is required, or D_HOST: where the database is");
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
     io::{self, IsTerminal},
     panic,
+    process::ExitCode,
     str::FromStr,
     time::Duration,
 };
@@ -26,10 +28,10 @@ use crate::settings::Settings;
 
 /// Time to hand the last spans to the collector when the process ends.
 pub const FLUSH_TIMEOUT_MS: u64 = 3_000;
-/// Level of logs when `RUST_LOG` is not set.
-pub const LOG_FILTER_DEFAULT: &str = "info";
+/// Level of logs when `RUST_LOG` is not set. lapin would log the bodies of messages that are returned.
+pub const LOG_FILTER_DEFAULT: &str = "info,lapin=off";
 /// Spans that are exported. Those of the exporter's own machinery would breed more of themselves.
-const TRACE_FILTER: &str = "info,h2=off,hyper=off,hyper_util=off,tonic=off,tower=off,opentelemetry=off,\
+const TRACE_FILTER: &str = "info,lapin=off,h2=off,hyper=off,hyper_util=off,tonic=off,tower=off,opentelemetry=off,\
                             opentelemetry_sdk=off,opentelemetry_otlp=off";
 /// The header of the W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
@@ -106,6 +108,21 @@ impl Telemetry {
             tracing::error!(error = %e, "traces are not exported");
         }
         Self { traces: traces.ok().flatten() }
+    }
+
+    /// Runs a process's work between start and flush. Work that fails has not begun to serve.
+    pub async fn around(
+        service: &'static str,
+        settings: TelemetrySettings,
+        work: impl Future<Output = Result<ExitCode, Box<dyn Error + Send + Sync>>>,
+    ) -> ExitCode {
+        let telemetry = Self::start(service, settings);
+        let code = work.await.unwrap_or_else(|error| {
+            tracing::error!(error, "{service} failed");
+            ExitCode::FAILURE
+        });
+        telemetry.flush().await;
+        code
     }
 
     /// Hands the last spans to the collector, for at most [`FLUSH_TIMEOUT_MS`].

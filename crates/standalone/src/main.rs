@@ -14,14 +14,18 @@ use standalone::{
 };
 
 const HELP: &str = "\
-The order system in one process, on embedded stores.
+The order system in one process. Its stores are embedded, or those servers whose settings are set.
 
 Settings are environment variables:
   HTTP_ADDR                    HTTP/JSON                                    [127.0.0.1:8080]
   ORDER_GRPC_ADDR              order service                                [127.0.0.1:50051]
   INVENTORY_GRPC_ADDR          inventory service                            [127.0.0.1:50052]
   ADMIN_ADDR                   /metrics, /healthz, /readyz                  [127.0.0.1:9464]
-  DATA_DIR                     ledger and queue; one process at a time      [./data]
+  DATA_DIR                     embedded ledger and queue, of one process    [./data]
+  DB_URL                       Postgres, or POSTGRES_HOST and so on         [embedded]
+  REDIS_URL                    Redis, or REDIS_HOST and REDIS_PORT          [embedded]
+  BROKER_URL                   RabbitMQ, or BROKER_HOST and so on           [embedded]
+  MIGRATE                      false: only check the schema in Postgres     [true]
   DEFAULT_STOCK                units an item starts with                    [100]
   RESERVATION_TTL_SECONDS      holds of orders under way, 1..86400          [30]
   ORDER_URL, INVENTORY_URL     gRPC services to ask, comma-separated        [this process]
@@ -29,15 +33,17 @@ Settings are environment variables:
   RUST_LOG                     what is logged, as in info,order=debug       [info]
   OTEL_EXPORTER_OTLP_ENDPOINT  where traces go, as in http://127.0.0.1:4317 [nowhere]
 
+A secret NAME may stand in a file named by NAME_FILE. README.md has all settings of the servers.
 Ctrl-C or SIGTERM finishes what is under way and stops; the second one stops at once.
 Exit codes: 0 drained, 1 failed, 64 bad arguments, 78 bad settings.
 ";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    if let Some(done) = service::cli::answer("standalone", HELP) {
+    if let Err(done) = service::cli::command("standalone", HELP, &[]) {
         return done;
     }
+    service::tls::install();
     service::open_files::raise_limit();
     let settings = match StandaloneSettings::read(Settings::from_env()) {
         Ok(settings) => settings,
@@ -55,7 +61,7 @@ async fn main() -> ExitCode {
 async fn start(settings: &StandaloneSettings) -> Result<System, StartError> {
     let lifecycle = Lifecycle::new();
     let listeners = Listeners::bind(settings).await?;
-    let stores = Stores::open(&settings.data_dir, &lifecycle.env()).await?;
+    let stores = Stores::open(settings, &lifecycle.env()).await?;
     let announcement = announcement(settings, &listeners);
     let system = System::new(lifecycle, settings, listeners, stores)?;
     // The sockets are bound: what connects from now on is served.
@@ -67,19 +73,18 @@ async fn start(settings: &StandaloneSettings) -> Result<System, StartError> {
 
 fn announcement(settings: &StandaloneSettings, listeners: &Listeners) -> String {
     let http = listeners.http.addr();
+    let stores = Stores::described(settings).map(|(name, store)| format!("  {name:14}  {store}\n")).concat();
     format!(
         "order system
   HTTP            http://{http}
   order gRPC      {}
   inventory gRPC  {}
   admin           http://{}/metrics
-  data            {}
-try:
+{stores}try:
   curl -i http://{http}/orders -H 'Content-Type: application/json' -d '{{\"item\":\"widget\",\"quantity\":1}}'
 ",
         listeners.order.addr(),
         listeners.inventory.addr(),
         listeners.admin.addr(),
-        settings.data_dir.display(),
     )
 }

@@ -2,22 +2,32 @@
 
 use std::path::PathBuf;
 
+use broker::{rabbitmq::RabbitMqUrl, settings::BROKER};
 use edge::settings::EdgeSettings;
-use inventory::settings::InventorySettings;
-use order::settings::OrderSettings;
+use inventory::{
+    settings::{InventorySettings, STOCK},
+    stock::redis::target::RedisTarget,
+};
+use order::{
+    ledger::postgres::PostgresUrl,
+    settings::{LEDGER, OrderSettings},
+};
 use service::{
     settings::{BadSettings, Settings},
     telemetry::TelemetrySettings,
 };
-
-/// Settings that name a real server. This version has embedded stores only, and says so instead of ignoring them.
-const SERVER_SETTINGS: [&str; 6] = ["DB_URL", "POSTGRES_HOST", "REDIS_URL", "REDIS_HOST", "BROKER_URL", "BROKER_HOST"];
 
 /// Everything.
 #[derive(Debug)]
 pub struct StandaloneSettings {
     /// `DATA_DIR`.
     pub data_dir: PathBuf,
+    /// `DB_URL`: Postgres; embedded when not set.
+    pub ledger: Option<PostgresUrl>,
+    /// `REDIS_URL`: Redis; embedded when not set.
+    pub stock: Option<RedisTarget>,
+    /// `BROKER_URL`: RabbitMQ; embedded when not set.
+    pub broker: Option<RabbitMqUrl>,
     /// Logs and traces.
     pub telemetry: TelemetrySettings,
     /// The edge's, and `ADMIN_ADDR`.
@@ -31,15 +41,11 @@ pub struct StandaloneSettings {
 impl StandaloneSettings {
     /// Reads all of them, or says everything that is bad.
     pub fn read(mut settings: Settings) -> Result<Self, BadSettings> {
-        for name in SERVER_SETTINGS {
-            for name in [name.to_owned(), format!("{name}_FILE")] {
-                if settings.text(&name).is_some() {
-                    settings.bad(&name, "this version has embedded stores only; leave it unset");
-                }
-            }
-        }
         let this = Self {
             data_dir: settings.text("DATA_DIR").unwrap_or_else(|| "./data".to_owned()).into(),
+            ledger: settings.server(&LEDGER, str::parse),
+            stock: settings.server(&STOCK, RedisTarget::parse),
+            broker: settings.server(&BROKER, str::parse),
             telemetry: TelemetrySettings::read(&mut settings),
             edge: EdgeSettings::read(&mut settings, "127.0.0.1:9464"),
             order: OrderSettings::read(&mut settings),

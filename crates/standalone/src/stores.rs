@@ -1,6 +1,7 @@
-//! The embedded stores, in one directory that one process at a time may use.
+//! The three stores: each embedded, in one directory that one process at a time may use, or a real server.
 
 use std::{
+    fmt,
     fs::{self, DirBuilder, File, TryLockError},
     io,
     os::unix::fs::DirBuilderExt,
@@ -8,21 +9,27 @@ use std::{
     sync::Arc,
 };
 
-use broker::{Broker, BrokerError, in_process::InProcessBroker, queues};
-use inventory::stock::{StockStore, memory::MemoryStock};
-use order::ledger::{Ledger, LedgerError, sqlite::SqliteLedger};
-use service::{environment::Env, readiness::Check};
+use broker::{Broker, BrokerError, in_process::InProcessBroker, rabbitmq::RabbitMqBroker};
+use inventory::stock::{StockStore, memory::MemoryStock, redis::RedisStock};
+use order::ledger::{Ledger, LedgerError, postgres::PostgresLedger, sqlite::SqliteLedger};
+use service::environment::Env;
+
+use crate::settings::StandaloneSettings;
 
 /// The stores, open.
 pub struct Stores {
-    /// SQLite.
-    pub ledger: Arc<SqliteLedger>,
-    /// Memory: refilled from the ledger through leases.
+    /// SQLite, or Postgres.
+    pub ledger: Arc<dyn Ledger>,
+    /// Memory, refilled from the ledger through leases, or Redis.
     pub stock: Arc<dyn StockStore>,
-    /// SQLite.
+    /// SQLite, or RabbitMQ.
     pub broker: Arc<dyn Broker>,
-    /// Held as long as the stores are used.
-    _lock: File,
+    /// The ledger again if it is on Postgres, whose schema has to be prepared.
+    pub postgres: Option<Arc<PostgresLedger>>,
+    /// The ledger again if it is embedded, to be closed.
+    sqlite: Option<Arc<SqliteLedger>>,
+    /// Held as long as the directory is used; none if nothing is embedded that has files.
+    _lock: Option<File>,
 }
 
 /// Why the stores could not be opened.
@@ -49,52 +56,52 @@ pub enum StoresError {
 }
 
 impl Stores {
-    /// Opens them, making what is missing.
-    pub async fn open(data_dir: &Path, env: &Env) -> Result<Self, StoresError> {
-        let path = || data_dir.display().to_string();
-        let lock = make_and_lock(data_dir).map_err(|error| match error {
-            TryLockError::WouldBlock => StoresError::InUse(path()),
-            TryLockError::Error(error) => StoresError::Directory { path: path(), error },
-        })?;
-        Ok(Self {
-            ledger: SqliteLedger::open(&data_dir.join("ledger.db"), env.clone()).await?,
-            stock: MemoryStock::new(env.clone()),
-            broker: InProcessBroker::open(&data_dir.join("broker.db"), env.clone()).await?,
-            _lock: lock,
-        })
+    /// Opens those that are embedded, making what is missing. A real server need not be there yet.
+    pub async fn open(settings: &StandaloneSettings, env: &Env) -> Result<Self, StoresError> {
+        let data_dir = &*settings.data_dir;
+        let has_files = settings.ledger.is_none() || settings.broker.is_none();
+        let lock = has_files.then(|| lock(data_dir)).transpose()?;
+        let (mut postgres, mut sqlite) = (None, None);
+        let ledger: Arc<dyn Ledger> = match &settings.ledger {
+            Some(url) => postgres.insert(PostgresLedger::new(url, env.clone())).clone(),
+            None => sqlite.insert(SqliteLedger::open(&data_dir.join("ledger.db"), env.clone()).await?).clone(),
+        };
+        let stock: Arc<dyn StockStore> = match &settings.stock {
+            Some(target) => RedisStock::new(target.clone(), env.clone()),
+            None => MemoryStock::new(env.clone()),
+        };
+        let broker: Arc<dyn Broker> = match &settings.broker {
+            Some(url) => RabbitMqBroker::new(url, env.clone()),
+            None => InProcessBroker::open(&data_dir.join("broker.db"), env.clone()).await?,
+        };
+        Ok(Self { ledger, stock, broker, postgres, sqlite, _lock: lock })
     }
 
-    /// Waits for what is under way in the ledger, and leaves one tidy file.
+    /// What they are, for people, each with its name.
+    pub fn described(settings: &StandaloneSettings) -> [(&'static str, String); 3] {
+        let server = |server: &dyn fmt::Display| server.to_string();
+        let file = |name| settings.data_dir.join(name).display().to_string();
+        [
+            ("ledger", settings.ledger.as_ref().map_or_else(|| file("ledger.db"), |url| server(url))),
+            ("stock", settings.stock.as_ref().map_or_else(|| "memory".to_owned(), |target| server(target))),
+            ("broker", settings.broker.as_ref().map_or_else(|| file("broker.db"), |url| server(url))),
+        ]
+    }
+
+    /// Waits for what is under way in an embedded ledger, and leaves one tidy file.
     pub async fn close(self) {
-        self.ledger.close().await;
+        if let Some(ledger) = self.sqlite {
+            ledger.close().await;
+        }
     }
+}
 
-    /// Whether the ledger answers.
-    pub fn ledger_check(&self) -> Check {
-        let ledger = self.ledger.clone();
-        Box::new(move || {
-            let ledger = ledger.clone();
-            Box::pin(async move { ledger.ping().await.is_ok() })
-        })
-    }
-
-    /// Whether the stock store answers.
-    pub fn stock_check(&self) -> Check {
-        let stock = self.stock.clone();
-        Box::new(move || {
-            let stock = stock.clone();
-            Box::pin(async move { stock.ping().await.is_ok() })
-        })
-    }
-
-    /// Whether the broker can write, and has the queue of events.
-    pub fn broker_check(&self) -> Check {
-        let broker = self.broker.clone();
-        Box::new(move || {
-            let broker = broker.clone();
-            Box::pin(async move { broker.declare(&queues::order_created()).await.is_ok() })
-        })
-    }
+fn lock(data_dir: &Path) -> Result<File, StoresError> {
+    let path = || data_dir.display().to_string();
+    make_and_lock(data_dir).map_err(|error| match error {
+        TryLockError::WouldBlock => StoresError::InUse(path()),
+        TryLockError::Error(error) => StoresError::Directory { path: path(), error },
+    })
 }
 
 /// Only its owner may read what is sold to whom.

@@ -1,7 +1,6 @@
 //! Binds, connects, serves.
 
 use std::{
-    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     sync::Arc,
@@ -9,12 +8,13 @@ use std::{
 };
 
 use axum::Router;
+use broker::queues;
 use contracts::{
     DESCRIPTORS,
     inventory::v1::inventory_service_server::InventoryServiceServer,
     orders::v1::{ledger_service_server::LedgerServiceServer, order_service_server::OrderServiceServer},
 };
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use http::Uri;
 use inventory::{
     Inventory, backend::Backend, grpc::InventoryGrpc, ledger::grpc::GrpcLedger, metrics::InventoryMetrics,
@@ -27,14 +27,14 @@ use order::{
 };
 use prometheus_client::registry::Registry;
 use service::{
-    admin::{self, HealthCheck, HealthReport},
+    admin,
     environment::Env,
     http::HttpMetrics,
     lifecycle::Lifecycle,
-    readiness::{self, CHECK_TIMEOUT_MS, Check},
+    readiness,
     rpc::{RpcMetrics, RpcServer},
     rpc_client::{NoUrl, Peer},
-    server::{Limits, Listener, serve},
+    server::{BindError, Limits, Listener, serve},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
@@ -51,16 +51,8 @@ pub const CLOSE_TIMEOUT_MS: u64 = 2_000;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("{setting} {addr}: {error}")]
-    Bind {
-        /// The setting that names it.
-        setting: &'static str,
-        /// The address.
-        addr: SocketAddr,
-        /// What is wrong with it.
-        #[source]
-        error: io::Error,
-    },
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// A store cannot be opened.
     #[error(transparent)]
     Stores(#[from] StoresError),
@@ -86,16 +78,12 @@ impl Listeners {
     /// Binds all of them.
     pub async fn bind(settings: &StandaloneSettings) -> Result<Self, StartError> {
         Ok(Self {
-            http: bind("HTTP_ADDR", settings.edge.http_addr).await?,
-            order: bind("ORDER_GRPC_ADDR", settings.order.grpc_addr).await?,
-            inventory: bind("INVENTORY_GRPC_ADDR", settings.inventory.grpc_addr).await?,
-            admin: bind("ADMIN_ADDR", settings.edge.admin_addr).await?,
+            http: Listener::bind_set("HTTP_ADDR", settings.edge.http_addr).await?,
+            order: Listener::bind_set("ORDER_GRPC_ADDR", settings.order.grpc_addr).await?,
+            inventory: Listener::bind_set("INVENTORY_GRPC_ADDR", settings.inventory.grpc_addr).await?,
+            admin: Listener::bind_set("ADMIN_ADDR", settings.edge.admin_addr).await?,
         })
     }
-}
-
-async fn bind(setting: &'static str, addr: SocketAddr) -> Result<Listener, StartError> {
-    Listener::bind(addr).await.map_err(|error| StartError::Bind { setting, addr, error })
 }
 
 /// The system, put together. It serves once it is run.
@@ -155,20 +143,24 @@ impl System {
         let order_rpc = rpc().add(order.orders).add(order.ledger);
         let inventory_rpc = rpc().add(inventory.service());
         let mut background = order.background;
+        if let Some(postgres) = stores.postgres.clone() {
+            let migrate = settings.order.migrate;
+            background.push(Box::pin(order::assembly::prepare(postgres, migrate, env.clone(), lifecycle.stop())));
+        }
         background.push(Box::pin(inventory.reaper().run(lifecycle.stop())));
         background.push(Box::pin(inventory.consumer().run(lifecycle.stop())));
         background.push(Box::pin(readiness::keep(
             env.clone(),
             order_rpc.health(),
             &["", OrderServiceServer::<OrderApi>::NAME, LedgerServiceServer::<LedgerApi>::NAME],
-            stores.ledger_check(),
+            order::assembly::check(&stores.ledger),
             lifecycle.drain(),
         )));
         background.push(Box::pin(readiness::keep(
             env.clone(),
             inventory_rpc.health(),
             &["", InventoryServiceServer::<InventoryGrpc>::NAME],
-            stores.stock_check(),
+            inventory::check(&stores.stock),
             lifecycle.drain(),
         )));
 
@@ -177,7 +169,13 @@ impl System {
             Arc::new(move || lifecycle.is_ready())
         };
         let edge = edge::router(env.clone(), order_peer, inventory_peer, http_metrics, ready);
-        let admin = admin::router(Arc::new(registry), health_check(&lifecycle, &stores));
+        // Without the ledger no order can be placed; with any other part missing there are some that can.
+        let checks = vec![
+            order::assembly::check(&stores.ledger),
+            inventory::check(&stores.stock),
+            queues::check(&stores.broker),
+        ];
+        let admin = admin::router(Arc::new(registry), readiness::report(&lifecycle, checks));
         // Each finishes what it has taken only while those that it asks still serve.
         let servers = [
             (listeners.http, edge, Limits::default()),
@@ -237,27 +235,4 @@ fn loopback(addr: SocketAddr) -> Uri {
         ip => ip,
     };
     format!("http://{}", SocketAddr::new(ip, addr.port())).parse().expect("an address makes a URL")
-}
-
-/// Ready while the ledger answers: without it no order can be placed. The others are told, and recover by themselves.
-fn health_check(lifecycle: &Lifecycle, stores: &Stores) -> HealthCheck {
-    let env = lifecycle.env();
-    let lifecycle = lifecycle.clone();
-    let checks = Arc::new([
-        ("ledger", stores.ledger_check()),
-        ("stock", stores.stock_check()),
-        ("broker", stores.broker_check()),
-    ]);
-    Arc::new(move || {
-        let (env, checks, serving) = (env.clone(), checks.clone(), lifecycle.is_ready());
-        Box::pin(async move {
-            let limit = Duration::from_millis(CHECK_TIMEOUT_MS);
-            let ask = |(name, check): &(&str, Check)| {
-                let (name, answer, env) = ((*name).to_owned(), check(), env.clone());
-                async move { (name, env.timeout(limit, answer).await.unwrap_or(false)) }
-            };
-            let parts = join_all(checks.iter().map(ask)).await;
-            HealthReport { ready: serving && parts[0].1, parts }
-        })
-    })
 }
