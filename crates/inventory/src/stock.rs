@@ -5,10 +5,12 @@
 //! for, or when its counts do not add up (received = available + held + sold; holds and deadlines as many as counted).
 //!
 //! - [`memory`]: the embedded store
+//! - [`redis`]: the store that processes share
 //! - [`conformance`]: what every store must do, as tests written once
 
 pub mod conformance;
 pub mod memory;
+pub mod redis;
 
 use async_trait::async_trait;
 use contracts::values::{Epoch, Item, Lease, Quantity, ReservationId, Stamp, Timestamp, Ttl};

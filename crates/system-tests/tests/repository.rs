@@ -18,15 +18,16 @@ const FILE_BYTES_MAX: u64 = 500_000;
 
 /// Which member may depend on which others, tests included. The arrows point inward: a service knows another through
 /// `contracts` only, and nobody depends on `standalone` or `system-tests`.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("contracts", &[]),
     ("service", &["contracts"]),
-    ("broker", &["contracts", "service"]),
-    ("order", &["broker", "contracts", "service"]),
-    ("inventory", &["broker", "contracts", "service"]),
+    ("servers", &[]),
+    ("broker", &["contracts", "servers", "service"]),
+    ("order", &["broker", "contracts", "servers", "service"]),
+    ("inventory", &["broker", "contracts", "servers", "service"]),
     ("edge", &["contracts", "service"]),
     ("standalone", &["broker", "contracts", "edge", "inventory", "order", "service"]),
-    ("system-tests", &["broker", "contracts", "inventory", "order", "service"]),
+    ("system-tests", &["broker", "contracts", "inventory", "order", "servers", "service"]),
 ];
 
 /// Clients of stores and brokers.
@@ -79,7 +80,8 @@ fn texts(endings: &[&str]) -> Vec<(String, String)> {
 fn product_sources() -> Vec<(String, String)> {
     let mut sources = texts(&[".rs"]);
     sources.retain(|(path, _)| {
-        path.contains("/src/") && !path.ends_with("/tests.rs") && !path.starts_with("crates/system-tests/")
+        let tests = ["crates/system-tests/", "crates/servers/"];
+        path.contains("/src/") && !path.ends_with("/tests.rs") && !tests.iter().any(|tests| path.starts_with(tests))
     });
     for (_, text) in &mut sources {
         if let Some(end) = text.find("#[cfg(test)]") {
@@ -158,6 +160,8 @@ struct Member {
     name: String,
     manifest: String,
     dependencies: BTreeSet<String>,
+    /// Those that its product is built with, not only its tests.
+    product_dependencies: BTreeSet<String>,
 }
 
 fn members() -> Vec<Member> {
@@ -170,6 +174,11 @@ fn members() -> Vec<Member> {
         name: text(&package["name"]),
         manifest: text(&package["manifest_path"]),
         dependencies: list(&package["dependencies"]).iter().map(|one| text(&one["name"])).collect(),
+        product_dependencies: list(&package["dependencies"])
+            .iter()
+            .filter(|one| one["kind"] != "dev")
+            .map(|one| text(&one["name"]))
+            .collect(),
     });
     members.collect()
 }
@@ -187,6 +196,13 @@ fn members_depend_on_each_other_only_along_the_allowed_arrows() {
         broken.extend(wrong.map(|name| format!("{} -> {name}", member.name)));
     }
     assert_none(&broken, "these members must not depend on each other");
+}
+
+#[test]
+fn only_tests_start_servers() {
+    let members = members();
+    let users = members.iter().filter(|member| member.product_dependencies.contains("servers"));
+    assert_eq!(users.map(|member| member.name.as_str()).collect::<Vec<_>>(), ["system-tests"]);
 }
 
 #[test]

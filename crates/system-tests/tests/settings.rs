@@ -16,8 +16,10 @@ async fn every_bad_setting_is_listed_at_once() {
         ("RESERVATION_TTL_SECONDS", "0"),
         ("LOG_FORMAT", "xml"),
         ("ORDER_URL", "ftp://x"),
-        ("DB_URL", "postgres://user:hunter2@db/orders"),
-        ("REDIS_HOST", "redis"),
+        ("DB_URL", "mysql://user:hunter2@db/orders"),
+        ("REDIS_URL", "http://user:hunter2@redis"),
+        ("BROKER_URL", "http://user:hunter2@broker"),
+        ("MIGRATE", "maybe"),
     ];
     let exit = run_to_end(&dir, &bad).await;
     assert_eq!(exit.status.code(), Some(78), "{}", exit.stderr);

@@ -4,16 +4,20 @@
 //! inventory::stock_conformance!(MyFixture::start().await);
 //! ```
 //!
+//! Where a fixture takes long to start, `one_fixture_per_file:` before it runs the checks of a file one after the other.
+//!
 //! - [`states`]: every method on an item never seen, wiped, edited by hand, of another incarnation
 //! - [`leases`]: loads, epochs, restocks
 //! - [`reserving`]: reserve and its repeats
 //! - [`settling`]: confirm, release, markers
 //! - [`reading`]: what is due, open, found, and that reading leaves nothing behind
+//! - [`refusing`]: what the checks of an item that is not open share
 //! - [`random`]: random operations against a tiny reference
 
 pub mod leases;
 pub mod random;
 pub mod reading;
+pub mod refusing;
 pub mod reserving;
 pub mod settling;
 pub mod states;
@@ -72,11 +76,15 @@ pub enum Edit {
     DropDue(ReservationId),
 }
 
-/// Runs every check of the suite as a test of its own, each on a fixture of its own, which the expression makes.
+/// Runs every check of the suite as a test of its own, each on a fixture of its own, which the expression makes; or the
+/// checks of a file as one test, on a fixture that is wiped before each.
 #[macro_export]
 macro_rules! stock_conformance {
-    ($fixture:expr) => {
-        $crate::stock_conformance! { @file $fixture, states,
+    (one_fixture_per_file: $fixture:expr) => {
+        $crate::stock_conformance! { @suite together $fixture }
+    };
+    (@suite $how:ident $fixture:expr) => {
+        $crate::stock_conformance! { @$how $fixture, states,
             an_item_never_seen_refuses_everything
             a_wiped_item_refuses_everything
             an_item_of_another_incarnation_refuses_everything
@@ -93,7 +101,7 @@ macro_rules! stock_conformance {
             an_item_below_the_least_epoch_is_not_open
             other_items_stay_open
         }
-        $crate::stock_conformance! { @file $fixture, leases,
+        $crate::stock_conformance! { @$how $fixture, leases,
             a_load_opens_the_item
             an_epoch_is_loaded_once
             no_lease_is_no_lease
@@ -105,7 +113,7 @@ macro_rules! stock_conformance {
             a_restock_of_an_older_epoch_is_counted_already
             a_restock_of_a_newer_epoch_is_not_for_this_lease
         }
-        $crate::stock_conformance! { @file $fixture, reserving,
+        $crate::stock_conformance! { @$how $fixture, reserving,
             a_reserve_holds_units
             a_repeated_reserve_answers_the_same_hold
             a_repeat_needs_no_units
@@ -123,7 +131,7 @@ macro_rules! stock_conformance {
             concurrent_repeats_share_one_hold
             items_with_odd_names_are_kept_apart
         }
-        $crate::stock_conformance! { @file $fixture, settling,
+        $crate::stock_conformance! { @$how $fixture, settling,
             a_confirm_sells_the_hold_once
             a_release_gives_the_units_back_once
             a_hold_of_another_number_is_left_alone
@@ -137,12 +145,13 @@ macro_rules! stock_conformance {
             a_marker_binds_one_item_under_one_lease
             a_hold_that_does_not_fit_its_numbers_is_not_settled
         }
-        $crate::stock_conformance! { @file $fixture, reading,
+        $crate::stock_conformance! { @$how $fixture, reading,
             a_hold_is_due_after_its_deadline_and_stays
             a_repeated_reserve_is_due_later
             what_is_due_comes_in_order_of_deadlines
             what_is_due_comes_once
             what_is_due_comes_in_bounded_batches
+            what_is_due_longest_comes_first_however_uneven_the_items
             holds_of_items_that_are_not_open_are_not_due
             open_items_come_in_pages_by_name
             a_hint_finds_its_hold
@@ -150,11 +159,11 @@ macro_rules! stock_conformance {
             reads_and_refusals_create_nothing
             reads_of_an_open_item_change_nothing
         }
-        $crate::stock_conformance! { @file $fixture, random,
+        $crate::stock_conformance! { @$how $fixture, random,
             random_operations_agree_with_the_reference
         }
     };
-    (@file $fixture:expr, $file:ident, $($check:ident)*) => {
+    (@apart $fixture:expr, $file:ident, $($check:ident)*) => {
         mod $file {
             use super::*;
 
@@ -166,6 +175,20 @@ macro_rules! stock_conformance {
                 }
             )*
         }
+    };
+    (@together $fixture:expr, $file:ident, $($check:ident)*) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $file() {
+            let fixture = $fixture;
+            $(
+                println!("{}", stringify!($check));
+                $crate::stock::conformance::StockFixture::wipe(&fixture).await;
+                $crate::stock::conformance::$file::$check(&fixture).await;
+            )*
+        }
+    };
+    ($fixture:expr) => {
+        $crate::stock_conformance! { @suite apart $fixture }
     };
 }
 

@@ -6,7 +6,8 @@ use contracts::values::{Epoch, ReservationId};
 
 use super::{Edit, Stage, StockFixture, id, stamp_of};
 use crate::stock::{
-    ConfirmReply, DUE_BATCH_MAX, Found, LoadReply, OPEN_ITEMS_BATCH_MAX, ReleaseReply, RestockReply, StockReply,
+    ConfirmReply, DUE_BATCH_MAX, Found, LoadReply, OPEN_ITEMS_BATCH_MAX, ReleaseReply, ReserveReply, RestockReply,
+    StockReply,
 };
 
 /// A little longer than the short life of a hold.
@@ -87,6 +88,27 @@ pub async fn what_is_due_comes_in_bounded_batches(fixture: &dyn StockFixture) {
     seen.extend(widget.due().await);
     assert_eq!(seen, (0..count).map(id).collect());
     assert_eq!((widget.counts().await.holds, gadget.counts().await.holds), (10, 10));
+}
+
+/// One item has most of what is due longest, many others have a little: what comes is what a list of all would begin with.
+pub async fn what_is_due_longest_comes_first_however_uneven_the_items(fixture: &dyn StockFixture) {
+    let widget = Stage::open(fixture, 1_000, 0).await;
+    let others: Vec<Stage> = (0..60).map(|number| widget.other(&format!("other-{number}"))).collect();
+    for other in &others {
+        assert_eq!(other.load(1, 100, 0).await, LoadReply::Loaded);
+    }
+    let mut expected = Vec::new();
+    for number in 0..600_u64 {
+        let stage = if number % 3 == 2 { &others[usize::try_from(number).expect("small") % 60] } else { &widget };
+        let reply = stage.send(&stage.short_request(id(number), 1)).await;
+        let ReserveReply::Held { deadline, .. } = reply else { panic!("not held: {reply:?}") };
+        expected.push((deadline, id(number)));
+    }
+    expected.sort_unstable();
+    fixture.advance(PAST_TTL).await;
+    let due = widget.store.due().await.expect("the store answers");
+    let due: Vec<_> = due.into_iter().map(|hold| (hold.deadline, hold.id)).collect();
+    assert_eq!(due, expected[..DUE_BATCH_MAX]);
 }
 
 /// The trouble of an item that is not open does not keep others from being due.
