@@ -145,6 +145,7 @@ impl OrderConsumer {
 
     async fn sell(&self, call: &Call, event: &OrderCreated) -> Result<EventOutcome, Failure> {
         let stamp = &event.stamp;
+        let mut least = stamp.epoch;
         for _ in 0..STEP_ATTEMPTS_MAX {
             match self.backend.step(call, self.backend.store.confirm(event.id, stamp)).await? {
                 ConfirmReply::Confirmed => return Ok(EventOutcome::Processed),
@@ -157,7 +158,7 @@ impl OrderConsumer {
                 // That lease was granted after the order was committed, so it has counted it: nothing to open.
                 Ordering::Greater => return Ok(EventOutcome::Superseded),
                 // The hold is lost with the data of its lease. The next lease counts the order.
-                Ordering::Equal => self.opener.open(call, &stamp.item, stamp.epoch).await?,
+                Ordering::Equal => least = self.opener.open(call, &stamp.item, least).await?.next(),
                 // Forged, or the ledger was restored to a state before the order.
                 Ordering::Less => {
                     tracing::error!(order_id = %event.id, ?stamp, %newest, "event of a lease that was never granted");

@@ -39,7 +39,7 @@ pub const OPEN_TIMEOUT_MS: u64 = 3_000;
 /// How long a load may take, in milliseconds. Then its lease is burnt.
 pub const LOAD_TIMEOUT_MS: u64 = 1_000;
 
-type Flight = Shared<BoxFuture<'static, Result<(), Failure>>>;
+type Flight = Shared<BoxFuture<'static, Result<Epoch, Failure>>>;
 
 /// Opens items, one request at a time for each. Clones share the work.
 #[derive(Clone)]
@@ -54,9 +54,11 @@ impl Opener {
         Self { backend, flights: Arc::default() }
     }
 
-    /// Makes sure that the item was open at `least` or above a moment ago; the caller asks the store again. If the item
-    /// is being opened already, it waits for that, even if it was begun for a lower epoch.
-    pub async fn open(&self, call: &Call, item: &Item, least: Epoch) -> Result<(), Failure> {
+    /// Makes sure that the item was open at `least` or above a moment ago, and answers the epoch; the caller asks the store
+    /// again. If it is refused again although the item is open, a hand has changed what no open check can see: then only
+    /// a lease above that epoch helps. If the item is being opened already, this waits for that, even if it was begun
+    /// for a lower epoch.
+    pub async fn open(&self, call: &Call, item: &Item, least: Epoch) -> Result<Epoch, Failure> {
         let flight = self.join(call, item, least)?;
         call.bounded(&self.backend.env, flight).await
     }
@@ -114,7 +116,7 @@ impl Drop for Landing {
     }
 }
 
-async fn open(backend: &Backend, call: &Call, item: &Item, least: Epoch) -> Result<(), Failure> {
+async fn open(backend: &Backend, call: &Call, item: &Item, least: Epoch) -> Result<Epoch, Failure> {
     // The highest epoch known to be of no use: what is below `least`, what the store has, what was burnt here.
     let mut dead = Epoch((least.0 - 1).max(0));
     for attempt in 0..OPEN_ATTEMPTS_MAX {
@@ -123,7 +125,7 @@ async fn open(backend: &Backend, call: &Call, item: &Item, least: Epoch) -> Resu
         }
         let probe = backend.step(call, backend.store.probe(item)).await?;
         if probe.open && probe.stored >= least {
-            return Ok(());
+            return Ok(probe.stored);
         }
         dead = dead.max(probe.stored);
         match backend.lease(call, item, dead).await? {
@@ -132,7 +134,7 @@ async fn open(backend: &Backend, call: &Call, item: &Item, least: Epoch) -> Resu
                 let epoch = granted.epoch;
                 // The load names the life of the store that was looked at before asking: a late one lands in no other.
                 if load(backend, granted, probe.incarnation).await {
-                    return Ok(());
+                    return Ok(epoch);
                 }
                 dead = dead.max(epoch);
             }

@@ -6,7 +6,7 @@ use std::{cmp::Ordering, time::Duration};
 
 use contracts::{
     Failure,
-    values::{Epoch, Item},
+    values::{Epoch, Item, Stamp},
 };
 use futures::{StreamExt, stream};
 use service::{call::Call, outage::Outage};
@@ -105,11 +105,17 @@ impl Reaper {
         let store = &self.backend.store;
         let release = async |outcome, marker| {
             let reply = self.backend.step(call, store.release(id, &stamp, marker)).await?;
+            if reply == ReleaseReply::NotOpen {
+                self.mend(call, &stamp).await?;
+            }
             Ok((reply == ReleaseReply::Released).then_some(outcome))
         };
         let settled = match verdict {
             Verdict::Confirmed => {
                 let reply = self.backend.step(call, store.confirm(id, &stamp)).await?;
+                if reply == ConfirmReply::NotOpen {
+                    self.mend(call, &stamp).await?;
+                }
                 (reply == ConfirmReply::Confirmed).then_some(ReapOutcome::Confirmed)
             }
             Verdict::Aborted => release(ReapOutcome::Released, true).await?,
@@ -119,6 +125,17 @@ impl Reaper {
         };
         if let Some(outcome) = settled {
             self.backend.metrics.reaped(outcome);
+        }
+        Ok(())
+    }
+
+    /// An item that is open under this very lease and yet does not settle this hold has been changed by a hand in a way
+    /// that no open check can see. The next lease knows nothing of the hold, and counts its order.
+    async fn mend(&self, call: &Call, stamp: &Stamp) -> Result<(), Failure> {
+        let probe = self.backend.step(call, self.backend.store.probe(&stamp.item)).await?;
+        if probe.open && probe.stored == stamp.epoch {
+            tracing::warn!(item = %stamp.item, epoch = %stamp.epoch, "a hold does not fit its item, which is lent anew");
+            self.opener.open(call, &stamp.item, stamp.epoch.next()).await?;
         }
         Ok(())
     }
@@ -153,7 +170,7 @@ impl Reaper {
     /// Opens all of them, as far as it goes, and fails if one failed.
     async fn open(&self, call: &Call, items: Vec<(Item, Epoch)>) -> Result<(), Failure> {
         let results: Vec<Result<(), Failure>> = stream::iter(items)
-            .map(|(item, least)| async move { self.opener.open(call, &item, least).await })
+            .map(|(item, least)| async move { self.opener.open(call, &item, least).await.map(drop) })
             .buffer_unordered(REAPER_CONCURRENCY_MAX)
             .collect()
             .await;

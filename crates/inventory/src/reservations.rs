@@ -68,6 +68,7 @@ impl Reservations {
     }
 
     async fn try_reserve(&self, call: &Call, request: &ReserveRequest) -> Result<Reserved, Failure> {
+        let mut least = request.least_epoch.max(FIRST_EPOCH);
         for _ in 0..STEP_ATTEMPTS_MAX {
             match self.backend.step(call, self.backend.store.reserve(request)).await? {
                 ReserveReply::Held { stamp, remaining, deadline } => {
@@ -83,7 +84,7 @@ impl Reservations {
             if free < request.quantity.get() {
                 return Ok(Reserved::Insufficient { remaining: free });
             }
-            self.opener.open(call, &request.item, request.least_epoch.max(FIRST_EPOCH)).await?;
+            least = self.opener.open(call, &request.item, least).await?.next();
         }
         Err(never_open(&request.item))
     }
@@ -153,10 +154,9 @@ impl Reservations {
                 RestockReply::NotOpen if epoch == Epoch::NONE => {
                     return Ok(self.backend.lent_of(call, item).await?.free());
                 }
-                RestockReply::NotOpen => self.opener.open(call, item, least).await?,
+                // Open, and still it does not take the restock: it has as many as it can remember. A newer lease counts all.
+                RestockReply::NotOpen => least = self.opener.open(call, item, least).await?.next(),
             }
-            // Open, and still it does not take the restock: it has as many as it can remember. A newer lease counts all.
-            least = epoch.next();
         }
         Err(never_open(item))
     }

@@ -1,8 +1,10 @@
 //! What a hand can do with redis-cli. Whatever it does to an item's keys, the item is not open, and a lease mends it.
 
+use std::time::Duration;
+
 use contracts::values::Epoch;
 use inventory::stock::{
-    LoadReply, ReserveReply, StockReply,
+    LoadReply, ReleaseReply, ReserveReply, StockReply,
     conformance::{
         Stage, StockFixture, id,
         refusing::{HELD, busy, refuses_everything},
@@ -157,4 +159,17 @@ async fn numbers_too_large_to_be_exact_are_refused() {
     assert_eq!(stage.available().await, StockReply::Available(most - 1_000_000));
     fixture.wipe().await;
     assert_eq!(stage.available().await, StockReply::NotOpen);
+}
+
+#[tokio::test]
+async fn a_touched_hold_is_due_and_nobody_settles_it() {
+    let fixture = SingleFixture::start_with(&[]).await;
+    let stage = Stage::open(&fixture, 10, 0).await;
+    stage.send(&stage.short_request(id(1), 3)).await;
+    fixture.redis.cli(&["HSET", "{widget}:holds", &id(1).to_string(), "three"]).await;
+    fixture.advance(Duration::from_secs(1)).await;
+    let due = stage.store.due().await.expect("it answers").remove(0);
+    assert_eq!((due.id, due.stamp.number), (id(1), 0));
+    assert_eq!(stage.release_marked(id(1), &due.stamp).await, ReleaseReply::NotOpen);
+    assert!(stage.store.probe(&stage.item).await.expect("it answers").open, "nothing else can see it");
 }

@@ -225,3 +225,19 @@ async fn many_events_are_all_handled() {
     assert_eq!(world.numbers(&item("widget")).await, (1, 650, 0, 350));
     assert_eq!(world.metrics.processed_total(), 350);
 }
+
+#[tokio::test]
+async fn an_event_whose_hold_does_not_fit_is_counted_by_the_next_lease() {
+    let world = World::new().await;
+    let item = item("widget");
+    let (id, stamp) = world.hold(&item, 30).await;
+    world.commit(id, &stamp, 30);
+    world.memory.edit(&item, |state| {
+        state.numbers.held -= 25;
+        state.numbers.available += 25;
+    });
+    world.publish_order(id, &stamp, 30).await;
+    let _consumer = world.consume();
+    assert_eq!(world.drained().await, 0);
+    assert_eq!(world.numbers(&item).await, (2, 70, 0, 30));
+}

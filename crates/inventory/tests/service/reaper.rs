@@ -193,3 +193,19 @@ async fn a_hold_that_appears_after_its_release_is_judged_when_it_is_due() {
     let stamp = Stamp { item, epoch: Epoch(1), number: 1 };
     assert_eq!(world.memory.hold(&stamp.item, id).await.expect("answers"), None);
 }
+
+#[tokio::test]
+async fn an_item_whose_hold_does_not_fit_is_lent_anew() {
+    let world = World::new().await;
+    let item = item("widget");
+    let ((order, stamp), _) = (world.hold(&item, 30).await, world.hold(&item, 20).await);
+    world.commit(order, &stamp, 30);
+    world.memory.edit(&item, |state| {
+        state.numbers.held -= 45;
+        state.numbers.available += 45;
+    });
+    assert_eq!(world.numbers(&item).await, (1, 95, 5, 0), "more free than there is, and still open");
+    world.pass_deadlines();
+    assert_eq!(world.inventory.reaper().reap_once().await, Ok(2));
+    assert_eq!(world.numbers(&item).await, (2, 70, 0, 30), "the lease has counted the order, and no hold");
+}
