@@ -64,7 +64,8 @@ async fn while_it_is_down_every_call_fails_at_once_and_few_of_them_try_to_connec
         }
         (count, longest)
     };
-    let (count, longest) = tokio::select! { called = calls => called, () = hang_up => unreachable!("it loops") };
+    let (count, longest) =
+        tokio::select! { biased; called = calls => called, () = hang_up => unreachable!("it loops") };
     assert!(count > 100, "{count} rounds");
     assert!(longest < Duration::from_millis(500), "{longest:?}");
     let tries = tries.into_inner();

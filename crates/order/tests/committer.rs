@@ -70,6 +70,7 @@ async fn a_commit_that_hangs_is_in_doubt_and_stops_no_other() {
 
     sqlx::query("ROLLBACK").execute(&mut other).await.expect("it is free");
     let outcome = tokio::select! {
+            biased;
         outcome = committer.commit(&next) => outcome,
         () = &mut running => unreachable!("it is not stopped"),
     };

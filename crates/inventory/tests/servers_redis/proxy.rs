@@ -64,6 +64,7 @@ async fn pass(mut client: TcpStream, to: u16, seen: Arc<Seen>) {
     let mut lost = false;
     loop {
         tokio::select! {
+            biased;
             read = client.read(&mut asked) => match read {
                 Ok(0) | Err(_) => return,
                 Ok(count) => {

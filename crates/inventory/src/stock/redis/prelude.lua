@@ -142,4 +142,3 @@ local function unregister(item)
   read('ZREM', KEYS[6], KEYS[1])
   return read('ZREM', KEYS[7], KEYS[1]) or 0
 end
-
