@@ -1,5 +1,5 @@
-//! Real servers as local processes, each on ports of its own and in a temporary directory of its own, for tests and for
-//! trying the system out. As root they run as `nobody`. They end with the value that started them, and with the thread
+//! Real servers as local processes, each on ports of its own and in a directory of its own, for tests and for trying the
+//! system out. As root they run as `nobody`. They end with the value that started them, and with the thread
 //! that did: so start a server on a test's own thread, not on a helper thread that ends sooner.
 //!
 //! - [`Postgres`], [`Redis`], [`RedisCluster`], [`Sentinel`], [`RabbitMq`], [`Nginx`]: the servers
@@ -8,7 +8,9 @@
 //! - `server`: one process tree: starts, ends, pauses and starts again
 //! - `programs`: where the binaries are, and how they are run unprivileged
 //!
-//! Everything here panics when it fails, with the end of the server's log: its callers could do nothing else.
+//! - [`stack`]: the whole order system on real servers, in the background
+//!
+//! All but the last panics when it fails, with the end of the server's log: its callers could do nothing else.
 //! The binary `servers` starts one Postgres and one RabbitMQ for a whole test run: see [`Postgres::shared`].
 
 #![expect(clippy::disallowed_methods, reason = "real servers are waited for on the real clock")]
@@ -22,6 +24,7 @@ mod rabbitmq;
 mod redis;
 mod redis_groups;
 mod server;
+pub mod stack;
 
 pub use gateway::gateway_config;
 pub use nginx::Nginx;

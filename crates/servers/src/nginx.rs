@@ -23,7 +23,10 @@ impl Nginx {
     /// Relative paths in it mean files in a temporary directory: `access_log access.log;`. It must set the
     /// `*_temp_path`s so, since their defaults belong to another user; `daemon`, `pid` and `error_log` are set already.
     pub async fn start(port: Port, configuration: &str) -> Self {
-        let directory = Directory::make("nginx");
+        Self::start_in(Directory::make("nginx"), port, configuration).await
+    }
+
+    pub(crate) async fn start_in(directory: Directory, port: Port, configuration: &str) -> Self {
         let file = directory.write("nginx.conf", configuration);
         let prefix = format!("{}/", directory.path().display());
         let arguments = ["-p", &prefix, "-c", &file.display().to_string(), "-e", "error.log"].map(str::to_owned);
@@ -53,6 +56,11 @@ impl Nginx {
         self.port
     }
 
+    /// Ends it once the requests under way are answered.
+    pub(crate) async fn drain(&self) {
+        self.server.end(Signal::QUIT).await;
+    }
+
     /// Kills the master and the workers, as a crash would.
     pub async fn kill(&self) {
         self.server.kill().await;
@@ -60,7 +68,16 @@ impl Nginx {
 
     /// Starts the killed NGINX again, with its port and configuration.
     pub async fn start_again(&self) {
-        self.server.start(async || TcpStream::connect(("127.0.0.1", self.port())).await.is_ok()).await;
+        self.server.start(async || self.answers().await).await;
+    }
+
+    /// Starts it again whenever it has ended by itself. Does not return.
+    pub(crate) async fn keep(&self) {
+        self.server.keep(async || self.answers().await).await;
+    }
+
+    async fn answers(&self) -> bool {
+        TcpStream::connect(("127.0.0.1", self.port())).await.is_ok()
     }
 
     /// Replaces the configuration and has it read. Returns at once: new workers take over when they are up.

@@ -14,7 +14,8 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 #[derive(Debug)]
 pub struct Port {
     number: u16,
-    _claim: UdpSocket,
+    // A fixed port has none: whoever chose it has seen to it.
+    _claim: Option<UdpSocket>,
 }
 
 impl Port {
@@ -26,13 +27,26 @@ impl Port {
     }
 
     fn claim_from(begin: u16) -> Self {
-        let free = |step| {
-            let number = FIRST + (begin + step) % COUNT;
-            let claim = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
-            TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
-            Some(Self { number, _claim: claim })
-        };
+        let free = |step| Self::claim_number(FIRST + (begin + step) % COUNT);
         (0..COUNT).find_map(free).unwrap_or_else(|| panic!("no free port from {FIRST} on"))
+    }
+
+    fn claim_number(number: u16) -> Option<Self> {
+        let claim = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
+        Some(Self { number, _claim: Some(claim) })
+    }
+
+    /// Claims ports in a row that nobody listens on.
+    pub fn claim_row(length: u16) -> Vec<Self> {
+        let row = |first| (first..first + length).map(Self::claim_number).collect::<Option<Vec<_>>>();
+        let mut firsts = (FIRST..=FIRST + COUNT - length).rev().step_by(usize::from(length));
+        firsts.find_map(row).unwrap_or_else(|| panic!("no {length} free ports in a row from {FIRST} on"))
+    }
+
+    /// A port that the caller has chosen.
+    pub(crate) fn fixed(number: u16) -> Self {
+        Self { number, _claim: None }
     }
 
     /// The port's number.

@@ -3,6 +3,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::process::Signal;
+
 use crate::port::Port;
 use crate::programs::{Directory, find, output, unprivileged};
 use crate::server::{End, Plan, Server};
@@ -17,8 +19,8 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 /// A Postgres whose superuser `postgres` needs no password from 127.0.0.1.
 ///
-/// It runs with `fsync=off`: what it confirmed survives the death of its processes, which is what the tests cause, though
-/// not the machine's. `synchronous_commit` stays on.
+/// For tests it runs with `fsync=off`: what it confirmed survives the death of its processes, which is what the tests
+/// cause, though not the machine's. `synchronous_commit` stays on.
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
@@ -28,22 +30,23 @@ pub struct Postgres {
 impl Postgres {
     /// Starts a server of the caller's own.
     pub async fn start() -> Self {
-        let directory = Directory::make("postgres");
-        let data = directory.join("data");
-        let mut initdb = unprivileged(&find("initdb", PACKAGE), directory.path(), "KILL");
-        initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--pgdata"]).arg(&data);
-        output(initdb).await;
-        let port = Port::claim();
+        Self::start_in(Directory::make("postgres"), Port::claim(), false).await
+    }
+
+    /// Starts one on the data in the directory, and makes it when there is none. `durable`: what it confirmed survives
+    /// the machine's death too.
+    pub(crate) async fn start_in(directory: Directory, port: Port, durable: bool) -> Self {
+        make_data(&directory, durable).await;
         let settings = [
             format!("port={}", port.number()),
             "listen_addresses=127.0.0.1".to_owned(),
             "unix_socket_directories=".to_owned(),
             "max_connections=200".to_owned(),
-            "fsync=off".to_owned(),
+            format!("fsync={}", if durable { "on" } else { "off" }),
             // In files of the data directory, so that nothing stays in /dev/shm after a kill.
             "dynamic_shared_memory_type=mmap".to_owned(),
         ];
-        let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
+        let mut arguments = vec!["-D".to_owned(), directory.join("data").display().to_string()];
         arguments.extend(settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]));
         let plan = Plan {
             name: "Postgres",
@@ -97,6 +100,11 @@ impl Postgres {
         output(psql).await
     }
 
+    /// Ends the server's sessions and the server, with everything written.
+    pub(crate) async fn stop(&self) {
+        self.own().end(Signal::INT).await;
+    }
+
     /// Kills the server with all its processes, as a crash would.
     pub async fn kill(&self) {
         self.own().kill().await;
@@ -104,15 +112,18 @@ impl Postgres {
 
     /// Starts the killed server with the port and the data that it had, and waits until it has recovered.
     pub async fn start_again(&self) {
-        let pg_isready = find("pg_isready", PACKAGE);
-        let port = self.port.to_string();
-        self.own()
-            .start(async || {
-                let mut asked = self.own().command(&pg_isready);
-                asked.args(["-q", "-h", "127.0.0.1", "-U", "postgres", "-p", &port]);
-                tokio::process::Command::from(asked).status().await.is_ok_and(|status| status.success())
-            })
-            .await;
+        self.own().start(async || self.answers().await).await;
+    }
+
+    /// Starts it again whenever it has ended by itself. Does not return.
+    pub(crate) async fn keep(&self) {
+        self.own().keep(async || self.answers().await).await;
+    }
+
+    async fn answers(&self) -> bool {
+        let mut asked = self.own().command(&find("pg_isready", PACKAGE));
+        asked.args(["-q", "-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string()]);
+        tokio::process::Command::from(asked).status().await.is_ok_and(|status| status.success())
     }
 
     /// Stops all its processes where they are: connections stay open, and nothing answers.
@@ -135,6 +146,23 @@ impl Postgres {
             self.own.as_ref().expect("a shared Postgres is not for one test to stop: use Postgres::start");
         server
     }
+}
+
+async fn make_data(directory: &Directory, durable: bool) {
+    let (data, begun) = (directory.join("data"), directory.join("data.begun"));
+    if data.exists() {
+        return;
+    }
+    let failed = |error| panic!("{}: {error}", begun.display());
+    if begun.exists() {
+        std::fs::remove_dir_all(&begun).unwrap_or_else(failed);
+    }
+    let mut initdb = unprivileged(&find("initdb", PACKAGE), directory.path(), "KILL");
+    initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--pgdata"]).arg(&begun);
+    initdb.args((!durable).then_some("--no-sync"));
+    output(initdb).await;
+    // Half of it would look like data.
+    std::fs::rename(&begun, data).unwrap_or_else(failed);
 }
 
 impl Drop for Postgres {

@@ -11,22 +11,35 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// A server's directory, which belongs to the user that the server runs as.
 #[derive(Debug)]
-pub struct Directory(TempDir);
+pub struct Directory {
+    path: PathBuf,
+    // Removed with this value; a kept directory has none.
+    _temporary: Option<TempDir>,
+}
 
 impl Directory {
     pub fn make(server: &str) -> Self {
         let made = tempfile::Builder::new().prefix(&format!("servers-{server}-")).tempdir();
         let made = made.unwrap_or_else(|error| panic!("no temporary directory for {server}: {error}"));
         hand_over(made.path());
-        Self(made)
+        Self { path: made.path().to_owned(), _temporary: Some(made) }
+    }
+
+    /// One that stays, with what is in it.
+    pub fn keep(path: PathBuf) -> Self {
+        let made = std::fs::create_dir_all(&path)
+            .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)));
+        made.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        hand_over(&path);
+        Self { path, _temporary: None }
     }
 
     pub fn path(&self) -> &Path {
-        self.0.path()
+        &self.path
     }
 
     pub fn join(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.path.join(name)
     }
 
     /// Writes a file that its owner may write and nobody else may read.
@@ -66,11 +79,19 @@ fn postgres_folders() -> Vec<PathBuf> {
 /// A command that runs as `nobody` when this process is root, in an environment of its own, and that is sent
 /// `death_signal` when the thread that starts it ends.
 pub fn unprivileged(program: &Path, directory: &Path, death_signal: &str) -> Command {
+    let root = geteuid().is_root();
+    let nobody = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()];
+    mortal(program, directory, death_signal, if root { &nobody } else { &[] })
+}
+
+/// The same as the user of this process.
+pub fn as_caller(program: &Path, directory: &Path, death_signal: &str) -> Command {
+    mortal(program, directory, death_signal, &[])
+}
+
+fn mortal(program: &Path, directory: &Path, death_signal: &str, user: &[String]) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", death_signal]);
-    if geteuid().is_root() {
-        command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]);
-    }
+    command.args(["--pdeathsig", death_signal]).args(user);
     command.arg(program).current_dir(directory).stdin(Stdio::null()).env_clear();
     command.envs([("PATH", PATH), ("LC_ALL", "C.UTF-8")]).env("HOME", directory).env("TMPDIR", directory);
     command

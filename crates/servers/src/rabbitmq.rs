@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -43,17 +44,23 @@ impl RabbitMq {
     /// Starts a server of the caller's own.
     pub async fn start() -> Self {
         let ports = [Port::claim(), Port::claim(), Port::claim()];
+        // Names come from the port, so that no two nodes share one.
+        let node = format!("test{}@localhost", ports[0].number());
+        Self::start_in(["rabbitmq", "epmd"].map(Directory::make), ports, node).await
+    }
+
+    /// Starts one on the data in the first directory, which belongs to the node of that name; the second one is for the
+    /// register of names. The ports are for clients, for other nodes, and for the register.
+    pub(crate) async fn start_in([directory, register]: [Directory; 2], ports: [Port; 3], node: String) -> Self {
         let [listener, distribution, names] = ports.each_ref().map(Port::number);
-        let directory = Directory::make("rabbitmq");
         let path = directory.path().to_owned();
         // A cookie is no secret at 127.0.0.1, where `guest` may connect as well.
         directory.write(".erlang.cookie", "servers");
         directory.write("plugins", "[].\n");
         directory.write("rabbitmq.conf", &settings(listener));
         let names_port = ("ERL_EPMD_PORT", names.to_string());
-        let epmd = start_epmd(names_port.clone()).await;
-        // Names come from the port, so that no two nodes share one.
-        let node = ("RABBITMQ_NODENAME", format!("test{listener}@localhost"));
+        let epmd = start_epmd(register, names_port.clone()).await;
+        let node = ("RABBITMQ_NODENAME", node);
         let environment = environment(&path, distribution, [names_port.clone(), node.clone()]);
         let shared = [names_port, node].map(|(name, value)| (name.to_owned(), value));
         let lines = shared.each_ref().map(|(name, value)| format!("{name}={value}")).join("\n");
@@ -143,6 +150,11 @@ impl RabbitMq {
         output(ctl).await
     }
 
+    /// Ends the server, with everything written.
+    pub(crate) async fn stop(&self) {
+        self.own().end(Signal::TERM).await;
+    }
+
     /// Kills the server, as a crash would.
     pub async fn kill(&self) {
         self.own().kill().await;
@@ -150,8 +162,12 @@ impl RabbitMq {
 
     /// Starts the killed server with the port and the data that it had, and waits until it serves clients.
     pub async fn start_again(&self) {
-        let port = self.port;
-        self.own().start(async move || answers(port).await).await;
+        self.own().start(async || answers(self.port).await).await;
+    }
+
+    /// Starts it again whenever it has ended by itself. Does not return.
+    pub(crate) async fn keep(&self) {
+        self.own().keep(async || answers(self.port).await).await;
     }
 
     /// Stops the processes where they are: connections stay open, and nothing answers.
@@ -204,7 +220,7 @@ fn environment(directory: &Path, distribution: u16, names: [(&'static str, Strin
 }
 
 /// Starts the register of Erlang's node names: Erlang would start one that stays for ever.
-async fn start_epmd((variable, port): (&'static str, String)) -> Server {
+async fn start_epmd(directory: Directory, (variable, port): (&'static str, String)) -> Server {
     let plan = Plan {
         name: "epmd",
         program: find("epmd", "erlang-base"),
@@ -213,7 +229,7 @@ async fn start_epmd((variable, port): (&'static str, String)) -> Server {
         end: End::Kill,
         ready_limit: READY_LIMIT,
     };
-    let server = Server::new(plan, Directory::make("epmd"));
+    let server = Server::new(plan, directory);
     server.start(async || TcpStream::connect(format!("127.0.0.1:{port}")).await.is_ok()).await;
     server
 }

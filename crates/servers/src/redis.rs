@@ -2,6 +2,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -11,6 +12,16 @@ use crate::server::{End, Plan, Server};
 
 pub(crate) const PACKAGE: &str = "redis-server";
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(30);
+const FLAGS_FOR_TESTS: [&str; 8] = [
+    "--appendonly",
+    "no",
+    "--enable-debug-command",
+    "local",
+    "--repl-diskless-sync-delay",
+    "0",
+    "--repl-ping-replica-period",
+    "1",
+];
 
 /// A Redis that keeps nothing over a restart, unless it is started with `--appendonly yes`: what it answered then
 /// survives its death.
@@ -50,14 +61,14 @@ impl Redis {
     }
 
     async fn start_as(flags: &[&str], bus: Option<Port>) -> Self {
-        let directory = Directory::make("redis");
-        let port = Port::claim();
-        let mut settings = format!(
-            "port {}\nbind 127.0.0.1\ndir {}\nsave \"\"\nappendonly no\nenable-debug-command local\n\
-             repl-diskless-sync-delay 0\nrepl-ping-replica-period 1\n",
-            port.number(),
-            directory.path().display(),
-        );
+        let flags = [&FLAGS_FOR_TESTS[..], flags].concat();
+        Self::start_in(Directory::make("redis"), Port::claim(), bus, &flags).await
+    }
+
+    /// Starts one on the data in the directory, if `--appendonly yes` is among the settings.
+    pub(crate) async fn start_in(directory: Directory, port: Port, bus: Option<Port>, flags: &[&str]) -> Self {
+        let path = directory.path().display();
+        let mut settings = format!("port {}\nbind 127.0.0.1\ndir {path}\nsave \"\"\n", port.number());
         for flag in flags {
             match flag.strip_prefix("--") {
                 Some(name) => write!(settings, "\n{name}"),
@@ -84,6 +95,11 @@ impl Redis {
         self.bus.as_ref().map(Port::number)
     }
 
+    /// Ends the server, with everything written.
+    pub(crate) async fn stop(&self) {
+        self.server.end(Signal::TERM).await;
+    }
+
     /// Kills the server, as a crash would.
     pub async fn kill(&self) {
         self.server.kill().await;
@@ -92,6 +108,11 @@ impl Redis {
     /// Starts the killed server again with its port, and waits until it has loaded what it kept.
     pub async fn start_again(&self) {
         self.server.start(async || answers(self.port()).await).await;
+    }
+
+    /// Starts it again whenever it has ended by itself. Does not return.
+    pub(crate) async fn keep(&self) {
+        self.server.keep(async || answers(self.port()).await).await;
     }
 
     /// Stops the process where it is: connections stay open, and nothing answers.

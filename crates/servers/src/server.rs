@@ -5,7 +5,7 @@ use std::process::{Child, Command};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, wait};
 
 use crate::programs::{Directory, unprivileged};
 
@@ -13,6 +13,10 @@ use crate::programs::{Directory, unprivileged};
 const POLL: Duration = Duration::from_millis(20);
 /// How long a server may take to end; one that was killed needs a moment only.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long a server may take that first finishes what it has begun.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// How soon a server that ended is looked for, and started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// How much of the log's end a panic shows.
 const LOG_LINES_SHOWN: usize = 40;
 
@@ -78,7 +82,26 @@ impl Server {
     }
 
     /// Starts the process and waits until `ready` says that the server answers.
-    pub async fn start(&self, mut ready: impl AsyncFnMut() -> bool) {
+    pub async fn start(&self, ready: impl AsyncFnMut() -> bool) {
+        self.try_start(ready).await.unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Starts the process again whenever it has ended by itself. Does not return.
+    pub async fn keep(&self, ready: impl AsyncFn() -> bool) {
+        loop {
+            tokio::time::sleep(RESTART_PAUSE).await;
+            let Some(status) = self.exited() else { continue };
+            say(&format!("{} has ended, {status}: it is started again", self.plan.name));
+            if let Some(ended) = self.running.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                // Its children, which may have its port.
+                kill_process_group(ended.pid(), Signal::KILL).ok();
+            }
+            // Those of another group have its data for a moment more: then it ends again.
+            self.try_start(&ready).await.unwrap_or_else(|why| say(&why));
+        }
+    }
+
+    async fn try_start(&self, mut ready: impl AsyncFnMut() -> bool) -> Result<(), String> {
         let name = self.plan.name;
         assert!(self.process().is_none(), "{name} runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log());
@@ -94,13 +117,15 @@ impl Server {
             // What answers must be this process and not another at its port: so the process is looked at last.
             let answered = ready().await;
             if let Some(status) = self.exited() {
-                panic!("{name} ended at its start, {status}:\n{}", self.log_end());
+                return Err(format!("{name} ended at its start, {status}:\n{}", self.log_end()));
             }
             if answered {
-                return;
+                return Ok(());
             }
             let limit = self.plan.ready_limit;
-            assert!(since.elapsed() < limit, "{name} does not answer after {limit:?}:\n{}", self.log_end());
+            if since.elapsed() >= limit {
+                return Err(format!("{name} does not answer after {limit:?}:\n{}", self.log_end()));
+            }
             tokio::time::sleep(POLL).await;
         }
     }
@@ -119,12 +144,14 @@ impl Server {
         }
     }
 
-    /// Sends the signal to the first process, and waits until it has ended.
+    /// Sends the signal to the first process, unless it has ended by itself, and waits until it has ended.
     pub async fn end(&self, signal: Signal) {
-        self.signal_first(signal);
+        if self.runs() {
+            self.signal_first(signal);
+        }
         let since = Instant::now();
-        while self.exited().is_none() {
-            assert!(since.elapsed() < END_LIMIT, "{} does not end:\n{}", self.plan.name, self.log_end());
+        while self.runs() {
+            assert!(since.elapsed() < DRAIN_LIMIT, "{} does not end:\n{}", self.plan.name, self.log_end());
             tokio::time::sleep(POLL).await;
         }
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -160,11 +187,36 @@ impl Server {
     }
 
     fn log_end(&self) -> String {
-        let log = std::fs::read(self.log()).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
+        log_end(&self.log())
     }
+}
+
+/// Kills what is left of this process's children, also those that their parents left to it, and waits for their end.
+pub fn end_children() {
+    let since = Instant::now();
+    while since.elapsed() < END_LIMIT {
+        let left: Vec<Pid> = tree(getpid()).into_iter().skip(1).collect();
+        if left.is_empty() {
+            return;
+        }
+        send_all(left, Signal::KILL);
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        std::thread::sleep(POLL);
+    }
+}
+
+/// What happened to a server or a service, for whoever reads the stack's log.
+#[expect(clippy::print_stderr, reason = "the stack's standard error is its log")]
+pub fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// The last lines of a log; nothing when there is none.
+pub fn log_end(log: &Path) -> String {
+    let log = std::fs::read(log).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
 }
 
 #[derive(Debug)]

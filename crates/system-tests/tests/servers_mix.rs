@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use servers::{Postgres, RabbitMq, Redis};
 use serde_json::json;
+use servers::{Postgres, RabbitMq, Redis};
 use system_tests::{System, books::at_rest, eventually};
 
 /// More than it takes to prepare a schema, or to handle an event, on a busy machine.

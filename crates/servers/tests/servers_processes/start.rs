@@ -1,13 +1,10 @@
 //! Every server starts, answers, keeps its port and what it holds over a kill, stands still while paused, and leaves
 //! nothing behind.
-#![expect(clippy::disallowed_methods, reason = "tests run on the real clock")]
-
-mod leftovers;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use leftovers::{processes_in, shared_memory_of, until};
+use crate::leftovers::{processes_in, shared_memory_of, until};
 use servers::{Nginx, Port, Postgres, RabbitMq, Redis, RedisCluster, Sentinel};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

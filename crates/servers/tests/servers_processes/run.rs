@@ -1,8 +1,4 @@
 //! `servers run` gives its command the servers and its exit code back, and however it ends, nothing outlives it.
-#![expect(clippy::disallowed_methods, reason = "tests run on the real clock")]
-#![expect(clippy::unwrap_used, reason = "a run that cannot be set up fails its test")]
-
-mod leftovers;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use leftovers::{SharedMemory, processes_in, shared_memory_of, until};
+use crate::leftovers::{SharedMemory, processes_in, shared_memory_of, until};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
