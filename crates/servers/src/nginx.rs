@@ -68,12 +68,12 @@ impl Nginx {
 
     /// Starts the killed NGINX again, with its port and configuration.
     pub async fn start_again(&self) {
-        self.server.start(async || self.answers().await).await;
+        self.server.start(|| self.answers()).await;
     }
 
     /// Starts it again whenever it has ended by itself. Does not return.
     pub(crate) async fn keep(&self) {
-        self.server.keep(async || self.answers().await).await;
+        self.server.keep(|| self.answers()).await;
     }
 
     async fn answers(&self) -> bool {

@@ -112,12 +112,12 @@ impl Postgres {
 
     /// Starts the killed server with the port and the data that it had, and waits until it has recovered.
     pub async fn start_again(&self) {
-        self.own().start(async || self.answers().await).await;
+        self.own().start(|| self.answers()).await;
     }
 
     /// Starts it again whenever it has ended by itself. Does not return.
     pub(crate) async fn keep(&self) {
-        self.own().keep(async || self.answers().await).await;
+        self.own().keep(|| self.answers()).await;
     }
 
     async fn answers(&self) -> bool {

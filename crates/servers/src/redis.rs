@@ -107,12 +107,12 @@ impl Redis {
 
     /// Starts the killed server again with its port, and waits until it has loaded what it kept.
     pub async fn start_again(&self) {
-        self.server.start(async || answers(self.port()).await).await;
+        self.server.start(|| answers(self.port())).await;
     }
 
     /// Starts it again whenever it has ended by itself. Does not return.
     pub(crate) async fn keep(&self) {
-        self.server.keep(async || answers(self.port()).await).await;
+        self.server.keep(|| answers(self.port())).await;
     }
 
     /// Stops the process where it is: connections stay open, and nothing answers.
@@ -159,7 +159,7 @@ pub(crate) async fn start_process(
         ready_limit: READY_LIMIT,
     };
     let server = Server::new(plan, directory);
-    server.start(async || answers(port.number()).await).await;
+    server.start(|| answers(port.number())).await;
     server
 }
 

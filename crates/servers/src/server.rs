@@ -82,12 +82,12 @@ impl Server {
     }
 
     /// Starts the process and waits until `ready` says that the server answers.
-    pub async fn start(&self, ready: impl AsyncFnMut() -> bool) {
-        self.try_start(ready).await.unwrap_or_else(|why| panic!("{why}"));
+    pub async fn start<R: Future<Output = bool>>(&self, ready: impl Fn() -> R) {
+        self.try_start(&ready).await.unwrap_or_else(|why| panic!("{why}"));
     }
 
     /// Starts the process again whenever it has ended by itself. Does not return.
-    pub async fn keep(&self, ready: impl AsyncFn() -> bool) {
+    pub async fn keep<R: Future<Output = bool>>(&self, ready: impl Fn() -> R) {
         loop {
             tokio::time::sleep(RESTART_PAUSE).await;
             let Some(status) = self.exited() else { continue };
@@ -101,7 +101,7 @@ impl Server {
         }
     }
 
-    async fn try_start(&self, mut ready: impl AsyncFnMut() -> bool) -> Result<(), String> {
+    async fn try_start<R: Future<Output = bool>>(&self, ready: &impl Fn() -> R) -> Result<(), String> {
         let name = self.plan.name;
         assert!(self.process().is_none(), "{name} runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log());

@@ -98,12 +98,3 @@ impl Bench {
 pub fn message(id: &str) -> Message {
     Message { id: id.to_owned(), routing_key: "q".into(), body: id.as_bytes().to_vec(), headers: [].into() }
 }
-
-/// Before it is killed the server gets the names of new queues on disk, as it does half a second later by itself. Killed
-/// before that it forgets which files are whose, and the queue has no leader ever after:
-/// <https://github.com/rabbitmq/rabbitmq-server/issues/15725>.
-pub async fn kill(server: &RabbitMq) {
-    let synced = server.ctl(&["eval", "lists:usort([dets:sync(T) || T <- dets:all()])."]).await;
-    assert_eq!(synced, "[ok]");
-    server.kill().await;
-}

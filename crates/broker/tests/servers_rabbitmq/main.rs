@@ -16,8 +16,6 @@ use servers::RabbitMq;
 use service::environment::{Env, RealEnvironment};
 use tokio_util::task::TaskTracker;
 
-use self::bench::kill;
-
 broker::broker_conformance!(shared: VirtualHost::shared().await, own: VirtualHost::own().await);
 
 /// Of a server.
@@ -62,7 +60,7 @@ impl Fixture for VirtualHost {
     }
 
     async fn restart(&self) {
-        kill(&self.server).await;
+        self.server.kill().await;
         self.server.start_again().await;
         self.set_up().await;
     }

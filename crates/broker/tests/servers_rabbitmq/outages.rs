@@ -8,7 +8,7 @@ use broker::{
 };
 use servers::RabbitMq;
 
-use super::bench::{Bench, kill, message};
+use super::bench::{Bench, message};
 
 /// How much later than it promises a call may come back, on a busy machine.
 const LATE: Duration = Duration::from_millis(1_500);
@@ -31,7 +31,7 @@ async fn killed_while_it_is_published_to_it_confirms_nothing_that_it_loses() {
     };
     let die = async {
         bench.env.sleep(Duration::from_millis(300)).await;
-        kill(&bench.server).await;
+        bench.server.kill().await;
     };
     futures::join!(publish, die);
     assert!(confirmed.len() > 200, "it died too soon: {} confirmed", confirmed.len());

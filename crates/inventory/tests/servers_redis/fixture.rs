@@ -11,11 +11,7 @@ use inventory::stock::{
 };
 use servers::{Redis, RedisCluster, Sentinel};
 use service::environment::{Env, RealEnvironment};
-use tokio::{
-    runtime::Handle,
-    task::block_in_place,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 /// How long a store may take to be there again, at most.
@@ -117,8 +113,7 @@ impl StockFixture for SingleFixture {
     async fn new_incarnation(&self) {
         let before = life(&self.store).await;
         self.redis.kill().await;
-        // The future is not known to be `Send`.
-        block_in_place(|| Handle::current().block_on(self.redis.start_again()));
+        self.redis.start_again().await;
         until_reborn(&self.store, &before).await;
     }
 }

@@ -16,7 +16,6 @@ use service::{
     manual::ManualEnvironment,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::{runtime::Handle, task::block_in_place};
 use tokio_util::task::TaskTracker;
 
 /// A ledger in a database of its own.
@@ -119,10 +118,7 @@ pub async fn number(connection: &mut PgConnection, statement: &'static str) -> i
 #[async_trait]
 impl LedgerFixture for PostgresFixture {
     async fn fresh(env: Env) -> Self {
-        // A server's future is not known to be Send, which a port's has to be. The suite's runtime has a thread to spare.
-        block_in_place(|| {
-            Handle::current().block_on(async { Self::on(Arc::new(Postgres::shared().await), Waiting::over(env)).await })
-        })
+        Self::on(Arc::new(Postgres::shared().await), Waiting::over(env)).await
     }
 
     fn ledger(&self) -> Arc<dyn Ledger> {

@@ -21,7 +21,6 @@ use order::ledger::{
 use servers::Postgres;
 use service::environment::Env;
 use sqlx::PgConnection;
-use tokio::{runtime::Handle, task::block_in_place};
 
 use crate::fixture::{PostgresFixture, Waiting, number, opened, outside, sql};
 
@@ -97,7 +96,7 @@ struct TwoFixture {
 impl LedgerFixture for TwoFixture {
     async fn fresh(env: Env) -> Self {
         let first = PostgresFixture::fresh(env.clone()).await;
-        let second = block_in_place(|| Handle::current().block_on(opened(&first.url, Waiting::over(env))));
+        let second = opened(&first.url, Waiting::over(env)).await;
         let two = Arc::new(Two { ledgers: [first.ledger.clone(), second], calls: AtomicUsize::new(0) });
         Self { first, two }
     }
