@@ -5,12 +5,16 @@
 //! - [`System`]: the process, on free ports and a data directory of its own
 //! - [`Client`], [`Answer`]: HTTP
 //! - [`raw`]: HTTP as bytes, as no client library would send it
+//! - [`gateway`]: NGINX, and edges as processes of their own behind it
 //! - [`books`]: whether everything adds up
+//! - [`stack`]: the services as separate processes on real servers, with NGINX in front
 //! - [`wired`]: order and inventory service in this process, with scripted faults between them
 
 pub mod books;
 mod client;
+pub mod gateway;
 pub mod raw;
+pub mod stack;
 pub mod system;
 pub mod wired;
 

@@ -19,7 +19,7 @@ use crate::Client;
 /// The process says that it is ready within this, on a machine that is busy with other tests.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// It drains within this.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a process ended.
 #[derive(Debug)]
@@ -90,17 +90,7 @@ impl System {
 
     /// The sum of a metric over all label sets, 0 when there is none.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = Client::new(self.addr("admin")).get("/metrics").await.body;
-        let text = String::from_utf8(text.to_vec()).expect("UTF-8");
-        let of_name = |line: &&str| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
-        };
-        let value = |line: &str| -> f64 {
-            let (_, value) = line.rsplit_once(' ').expect("a value");
-            value.parse().expect("a number")
-        };
-        text.lines().filter(of_name).map(value).sum()
+        metric(self.addr("admin"), name).await
     }
 
     /// A counter's sum over all label sets.
@@ -108,6 +98,21 @@ impl System {
     pub async fn count(&self, name: &str) -> u64 {
         self.metric(name).await as u64
     }
+}
+
+/// The sum of a metric over all label sets at this admin address, 0 when there is none.
+pub(crate) async fn metric(admin: SocketAddr, name: &str) -> f64 {
+    let text = Client::new(admin).get("/metrics").await.body;
+    let text = String::from_utf8(text.to_vec()).expect("UTF-8");
+    let of_name = |line: &&str| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+    };
+    let value = |line: &str| -> f64 {
+        let (_, value) = line.rsplit_once(' ').expect("a value");
+        value.parse().expect("a number")
+    };
+    text.lines().filter(of_name).map(value).sum()
 }
 
 /// Sends a signal to a process, or with a minus before the id to its group. The shell's own kill: small systems have no

@@ -1,0 +1,118 @@
+use std::{
+    fs::OpenOptions,
+    net::SocketAddr,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use servers::Port;
+use tokio::process::{Child, Command};
+
+use crate::{
+    Client, eventually,
+    gateway::local,
+    system::{STOP_TIMEOUT, binary, metric, signal},
+};
+
+/// It is ready within this, once what it depends on is there, on a machine that is busy with other tests.
+pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much of a log's end a failed test shows.
+const LOG_LINES_SHOWN: usize = 200;
+
+/// One service as a process, at addresses that stay. It ends with this value, and with the thread that started it.
+pub struct Process {
+    /// Such as `order-service-1`.
+    pub name: String,
+    binary: PathBuf,
+    environment: Vec<(String, String)>,
+    child: Option<Child>,
+    log: PathBuf,
+    /// Of what it serves, and for operators.
+    ports: [Port; 2],
+}
+
+impl Process {
+    /// Does not start it.
+    pub(super) fn new(name: String, binary_name: &str, log: PathBuf) -> Self {
+        let ports = [Port::claim(), Port::claim()];
+        let environment = vec![("ADMIN_ADDR".to_owned(), local(&ports[1]).to_string())];
+        Self { name, binary: binary(binary_name), environment, child: None, log, ports }
+    }
+
+    /// Where it serves.
+    pub fn addr(&self) -> SocketAddr {
+        local(&self.ports[0])
+    }
+
+    fn admin(&self) -> SocketAddr {
+        local(&self.ports[1])
+    }
+
+    /// Another setting, from the next start on; the last one of a name counts.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Starts it, without waiting for anything.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("the log can be written");
+        // setpriv becomes the service: the process id stays.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(&self.binary).env_clear();
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        self.child = Some(command.spawn().expect("setpriv, of util-linux, runs"));
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&mut self) {
+        let mut child = self.child.take().unwrap_or_else(|| panic!("{} does not run", self.name));
+        child.kill().await.expect("it can be killed");
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub async fn end(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap_or_else(|| panic!("{} does not run", self.name));
+        signal("TERM", &child.id().unwrap_or_else(|| panic!("{} has ended", self.name)).to_string());
+        let ended = tokio::time::timeout(STOP_TIMEOUT, child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("{} does not drain", self.name)).expect("a status")
+    }
+
+    /// Fails when it has ended by itself.
+    pub fn assert_runs(&mut self) {
+        let child = self.child.as_mut().unwrap_or_else(|| panic!("{} does not run", self.name));
+        let ended = child.try_wait().expect("a status");
+        assert!(ended.is_none(), "{} has ended by itself: {ended:?}", self.name);
+    }
+
+    /// The status of `/healthz` or `/readyz` at its admin address, 0 when nothing answers.
+    pub async fn health(&self, path: &str) -> u16 {
+        let answer = Client::new(self.admin()).try_send(http::Method::GET, path, &[], "").await;
+        answer.map_or(0, |answer| answer.status.as_u16())
+    }
+
+    /// Waits until its `/readyz` is 200.
+    pub async fn until_ready(&mut self) {
+        let what = format!("{} is ready", self.name);
+        let ready = async || {
+            self.assert_runs();
+            (self.health("/readyz").await == 200).then_some(())
+        };
+        eventually(READY_TIMEOUT, &what, ready).await;
+    }
+
+    /// The sum of a metric over all label sets, 0 when there is none.
+    pub async fn metric(&self, name: &str) -> f64 {
+        metric(self.admin(), name).await
+    }
+
+    /// The end of what it logged.
+    pub(super) fn log_end(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
+    }
+}
