@@ -7,6 +7,10 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use uuid::{Uuid, Variant};
 
+/// Highest epoch that somebody may claim to have seen although the ledger never lent it, as after the ledger was restored to
+/// an older state. Half of the numbers that every stock store can hold exactly (2^53) are left above it.
+pub const EPOCH_CLAIM_MAX: i64 = 1 << 52;
+
 /// Longest item, in Unicode characters after normalisation.
 pub const ITEM_CHARS_MAX: usize = 128;
 /// Longest item, in bytes of UTF-8 after normalisation.

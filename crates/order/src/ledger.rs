@@ -15,6 +15,8 @@ use contracts::{
 
 /// Most orders of one [`Ledger::commit`].
 pub const COMMIT_BATCH_MAX: usize = 256;
+/// Most events that are counted: counting more would take longer than anybody may wait.
+pub const OUTBOX_COUNT_MAX: u64 = 1_000_000;
 /// How long a fresh lease is left alone before another may fence it, in milliseconds.
 pub const LEASE_GRACE_MS: u64 = 250;
 
@@ -133,7 +135,7 @@ pub struct OutboxEvent {
 /// How much waits to be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxBacklog {
-    /// Events.
+    /// Events; [`OUTBOX_COUNT_MAX`] means as many or more.
     pub events: u64,
     /// When the oldest of them was written.
     pub oldest: Option<Timestamp>,

@@ -85,14 +85,14 @@ impl Peer {
         span.set_attribute("rpc.method", method);
         let work = async {
             let mut unreached = Status::unavailable("no address of it could be reached a moment ago");
-            for (address, failures) in self.addresses.in_turn().await {
-                match send(address.channel.clone(), self.request(call, message.clone())).await {
+            for trial in self.addresses.in_turn().await {
+                match send(trial.channel(), self.request(call, message.clone())).await {
                     Err(status) if never_sent(&status) => {
-                        address.not_reached(failures, &self.env);
+                        trial.not_reached();
                         unreached = status;
                     }
                     answer => {
-                        address.reached();
+                        trial.reached();
                         return answer;
                     }
                 }

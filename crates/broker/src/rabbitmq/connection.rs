@@ -33,6 +33,10 @@ impl FromStr for RabbitMqUrl {
             return Err(BadUrl);
         }
         let mut uri: AMQPUri = url.parse().map_err(|_| BadUrl)?;
+        // A password with a slash that is not escaped would be read as the virtual host, which is shown.
+        if uri.vhost.contains('@') {
+            return Err(BadUrl);
+        }
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         Ok(Self(uri))
     }
@@ -197,8 +201,15 @@ mod tests {
         );
         assert_eq!(uri.query.heartbeat, Some(HEARTBEAT_SECONDS));
         assert_eq!(parse("amqps://h/%2f?heartbeat=20").expect("a URL").query.heartbeat, Some(20));
-        for bad in ["", "localhost:5672", "http://localhost", "amqp:me", "amqp://me:secret@[::1]:5672/", "amqp://[::1]"]
-        {
+        for bad in [
+            "",
+            "localhost:5672",
+            "http://localhost",
+            "amqp:me",
+            "amqp://me:secret@[::1]:5672/",
+            "amqp://[::1]",
+            "amqp://u:12/rest@h/v",
+        ] {
             assert_eq!(parse(bad), Err(BadUrl), "{bad}");
         }
     }

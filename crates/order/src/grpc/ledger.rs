@@ -10,17 +10,13 @@ use contracts::{
         RecordRestockResponse, ResolveReservationRequest, ResolveReservationResponse,
         ledger_service_server::LedgerService, open_stock_response::Outcome,
     },
-    values::{Epoch, INITIAL_STOCK_MAX, Invalid, Item, Quantity, ReservationId, Stamp},
+    values::{EPOCH_CLAIM_MAX, Epoch, INITIAL_STOCK_MAX, Invalid, Item, Quantity, ReservationId, Stamp},
 };
 use service::rpc::reply;
 use tonic::{Request, Response, Status};
 
 use super::bounded;
 use crate::ledger::{Ledger, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, RestockOutcome, Verdict};
-
-/// Highest epoch that an asker may call dead without the ledger having lent it: after the ledger was restored to an older
-/// state. Half of all numbers are left above it.
-pub const DEAD_EPOCH_MAX: i64 = i64::MAX / 2;
 
 /// Serves the ledger to the inventory service.
 pub struct LedgerApi {
@@ -38,7 +34,7 @@ impl LedgerApi {
         let initial = parse("initial", initial(request.initial))?;
         let dead = Epoch(parse("dead_epoch", not_negative(request.dead_epoch))?);
         // However high an epoch is, the item can be lent again; but nobody may use up the numbers above it in one step.
-        if dead.0 > DEAD_EPOCH_MAX && dead > self.ledger.stock(slice::from_ref(&item), initial).await?[0].epoch {
+        if dead.0 > EPOCH_CLAIM_MAX && dead > self.ledger.stock(slice::from_ref(&item), initial).await?[0].epoch {
             return Err(Failure::field("dead_epoch", "is above every lease of this item"));
         }
         let outcome = match self.ledger.open_stock(&item, initial, dead).await? {
@@ -95,11 +91,11 @@ fn not_negative(number: i64) -> Result<i64, Invalid> {
     if number < 0 { Err(Invalid("must not be negative".to_owned())) } else { Ok(number) }
 }
 
-/// A hold's stamp, or 0 and 0 for an id that has no hold.
+/// A hold's stamp. Number 0 is nobody's: of an id that has no hold, or one that a hand has touched.
 fn stamp(stamp: &proto::Stamp) -> Result<Stamp, Invalid> {
     let (item, epoch, number) = (Item::parse(&stamp.item)?, not_negative(stamp.epoch)?, not_negative(stamp.number)?);
-    if (epoch == 0) != (number == 0) {
-        return Err(Invalid("a stamp's epoch and number are both 1 or more, or both 0".to_owned()));
+    if epoch == 0 && number > 0 {
+        return Err(Invalid("a stamp with a number has an epoch of 1 or more".to_owned()));
     }
     Ok(Stamp { item, epoch: Epoch(epoch), number })
 }

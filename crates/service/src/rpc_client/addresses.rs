@@ -38,7 +38,7 @@ const HTTP_PORT: u16 = 80;
 pub(super) struct Address {
     addr: SocketAddr,
     url: Uri,
-    pub channel: Channel,
+    channel: Channel,
     reach: Mutex<Reach>,
 }
 
@@ -64,31 +64,58 @@ impl Address {
         Arc::new(Self { addr, url: url.clone(), channel: endpoint.connect_lazy(), reach: Mutex::default() })
     }
 
-    /// Whether a call may try it, and then how often others failed before. After a failure one call at a time tries,
-    /// while the others leave it alone.
-    fn may_try(&self, now: Duration) -> Option<u32> {
+    /// Lets a call try it, or not: after a failure one call at a time does, while the others leave it alone.
+    fn trial(self: &Arc<Self>, env: &Env) -> Option<Trial> {
         let mut reach = lock(&self.reach);
+        let now = env.uptime();
         if now < reach.alone_until {
             return None;
         }
         if reach.failures > 0 {
             reach.alone_until = now + Duration::from_millis(CONNECT_TIMEOUT_MS);
         }
-        Some(reach.failures)
+        Some(Trial { address: Arc::clone(self), failures: reach.failures, env: Arc::clone(env) })
+    }
+}
+
+/// A call that tries an address. Dropped without a result it lets the next one try.
+pub(super) struct Trial {
+    address: Arc<Address>,
+    /// How often others failed before.
+    failures: u32,
+    env: Env,
+}
+
+impl Trial {
+    /// To the address.
+    pub fn channel(&self) -> Channel {
+        self.address.channel.clone()
     }
 
     /// A connection to it was there.
-    pub fn reached(&self) {
-        *lock(&self.reach) = Reach::default();
+    pub fn reached(self) {
+        *lock(&self.address.reach) = Reach::default();
     }
 
-    /// No connection could be made. Calls that fail together count once: all have seen the same `failures`.
-    pub fn not_reached(&self, failures: u32, env: &Env) {
-        let mut reach = lock(&self.reach);
-        if reach.failures == failures {
-            let pause = LEFT_ALONE_MAX_MS.min(LEFT_ALONE_MIN_MS << failures.min(10));
-            reach.failures = failures.saturating_add(1);
-            reach.alone_until = env.uptime() + env.jittered(Duration::from_millis(pause));
+    /// No connection could be made. Calls that fail together count once: all have seen the same failures.
+    pub fn not_reached(self) {
+        let pause = LEFT_ALONE_MAX_MS.min(LEFT_ALONE_MIN_MS << self.failures.min(10));
+        let alone_until = self.env.uptime() + self.env.jittered(Duration::from_millis(pause));
+        self.end(Reach { failures: self.failures.saturating_add(1), alone_until });
+    }
+
+    fn end(&self, reach: Reach) {
+        let mut known = lock(&self.address.reach);
+        if known.failures == self.failures {
+            *known = reach;
+        }
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if self.failures > 0 {
+            self.end(Reach { failures: self.failures, alone_until: Duration::ZERO });
         }
     }
 }
@@ -132,16 +159,12 @@ impl Addresses {
         Arc::new(Self { name, urls: urls.to_vec(), env, known, lookup: tokio::sync::Mutex::default(), turn, resolve })
     }
 
-    /// The addresses to try, in turn, each with what [`Address::not_reached`] takes. Trying the next one only when one
-    /// could not be reached is up to the caller.
-    pub async fn in_turn(self: &Arc<Self>) -> impl Iterator<Item = (Arc<Address>, u32)> {
+    /// The addresses to try, in turn. Trying the next one only when one could not be reached is up to the caller.
+    pub async fn in_turn(self: &Arc<Self>) -> impl Iterator<Item = Trial> {
         self.refresh().await;
         let list = lock(&self.known).list.clone();
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        (0..list.len()).filter_map(move |step| {
-            let address = &list[first.wrapping_add(step) % list.len()];
-            Some((address.clone(), address.may_try(self.env.uptime())?))
-        })
+        (0..list.len()).filter_map(move |step| list[first.wrapping_add(step) % list.len()].trial(&self.env))
     }
 
     /// Looks names up when that is due: at first every call waits for it, later none does.
@@ -218,7 +241,7 @@ mod tests {
     use crate::{environment::Environment, manual::ManualEnvironment};
 
     async fn asked(addresses: &Arc<Addresses>) -> Vec<u16> {
-        let mut ports: Vec<u16> = addresses.in_turn().await.map(|(address, _)| address.addr.port()).collect();
+        let mut ports: Vec<u16> = addresses.in_turn().await.map(|trial| trial.address.addr.port()).collect();
         ports.sort_unstable();
         ports
     }
@@ -267,21 +290,24 @@ mod tests {
         let urls = ["http://127.0.0.1:9".parse().expect("a URL")];
         let addresses = Addresses::new("peer", &urls, env.clone());
         let address = one(&addresses);
+        let trial = || address.trial(&env);
         // Two at once fail, and count once.
-        let seen = [address.may_try(env.uptime()), address.may_try(env.uptime())];
-        assert_eq!(seen, [Some(0), Some(0)]);
-        address.not_reached(0, &env);
-        address.not_reached(0, &env);
-        assert_eq!(address.may_try(env.uptime()), None);
+        let both = [trial(), trial()].map(|trial| trial.expect("never tried"));
+        both.into_iter().for_each(Trial::not_reached);
+        assert!(trial().is_none());
         clock.advance(Duration::from_millis(LEFT_ALONE_MIN_MS));
-        assert_eq!(address.may_try(env.uptime()), Some(1));
-        assert_eq!(address.may_try(env.uptime()), None, "one tries");
+        let mut one = trial().expect("time is up");
         for failures in 1..20 {
-            address.not_reached(failures, &env);
+            assert_eq!(one.failures, failures);
+            assert!(trial().is_none(), "one tries");
+            one.not_reached();
+            assert!(trial().is_none());
             clock.advance(Duration::from_millis(LEFT_ALONE_MAX_MS));
-            assert_eq!(address.may_try(env.uptime()), Some(failures + 1), "never left alone for longer");
+            one = trial().expect("never left alone for longer");
         }
-        address.reached();
-        assert_eq!([address.may_try(env.uptime()), address.may_try(env.uptime())], [Some(0), Some(0)]);
+        drop(one);
+        let next = trial().expect("who gave up left no result, and nobody waits for it");
+        next.reached();
+        assert!([trial(), trial()].iter().all(Option::is_some));
     }
 }

@@ -4,6 +4,7 @@ use contracts::{
     Failure,
     inventory::v1::{self as inventory, inventory_service_client::InventoryServiceClient},
     orders::v1::{self as orders, order_service_client::OrderServiceClient},
+    values::EPOCH_CLAIM_MAX,
 };
 use system_tests::Client;
 use tonic::{Response, Status};
@@ -263,7 +264,7 @@ async fn an_epoch_that_somebody_made_up_spoils_one_item_at_most() {
     let target = Target::start().await;
     let mut client = target.ledger.clone();
     let open = |dead_epoch| orders::OpenStockRequest { item: "forged".into(), initial: 100, dead_epoch };
-    let mut newest = i64::MAX / 2;
+    let mut newest = EPOCH_CLAIM_MAX;
     bad_field(client.open_stock(open(newest + 1)).await, "dead_epoch");
     for _ in 0..3 {
         let answer = client.open_stock(open(newest)).await.expect("lent").into_inner();

@@ -17,8 +17,8 @@ end
 -- The first write is one that a full Redis refuses, so that nothing is deleted in vain.
 redis.call('SET', KEYS[1], digits(received - sold))
 redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4], KEYS[5], unpack(registry_is_none))
-redis.call('HSET', KEYS[2], 'incarnation', item.incarnation, 'epoch', digits(epoch), 'received', digits(received),
-  'held', '0', 'sold', digits(sold), 'number', '0', 'holds', '0', 'restocks', '0')
+redis.call('HSET', KEYS[2], 'incarnation', item.incarnation, 'epoch', digits(epoch), 'lease', digits(epoch),
+  'received', digits(received), 'held', '0', 'sold', digits(sold), 'number', '0', 'holds', '0', 'restocks', '0')
 redis.call('ZADD', KEYS[6], '0', KEYS[1])
 redis.call('ZREM', KEYS[7], KEYS[1])
 return { 'loaded' }

@@ -1,8 +1,9 @@
 -- prelude: what the scripts of an item share. It stands before each of them, so that every script has the same idea of
 -- an open item.
 -- KEYS[1] <item>                units available, a plain integer
--- KEYS[2] {<item>}:ledger       hash: epoch, incarnation, received, held, sold, number (of the newest hold), and how many
---                               entries holds, due and restocks have: holds, restocks
+-- KEYS[2] {<item>}:ledger       hash: epoch, lease (the same, so that a hand cannot raise it alone), incarnation, received,
+--                               held, sold, number (of the newest hold), and how many entries holds, due and restocks
+--                               have: holds, restocks
 -- KEYS[3] {<item>}:holds        hash: id -> "<quantity>:<number>"
 -- KEYS[4] {<item>}:due          sorted set: id by deadline, in microseconds since 1970
 -- KEYS[5] {<item>}:restocks     set: ids that were applied under this lease
@@ -13,6 +14,8 @@
 
 -- Beyond it a Lua number is not exact.
 local EXACT_MAX = 9007199254740991
+-- Most units of one hold.
+local QUANTITY_MAX = 1000000
 
 -- The number that a text says, if it is an integer written the one way there is; else nil.
 local function integer(text)
@@ -61,6 +64,7 @@ local function closed(item, least)
   if not item.master then return 'replica' end
   if item.epoch == 0 then return 'missing' end
   if item.loaded_in ~= item.incarnation then return 'incarnation' end
+  if item.claimed ~= item.epoch then return 'lease' end
   if not fits(item) then return 'numbers' end
   if read('HLEN', KEYS[3]) ~= item.holds or read('ZCARD', KEYS[4]) ~= item.holds
     or (item.first ~= nil) ~= (item.holds > 0) or read('SCARD', KEYS[5]) ~= item.restocks then
@@ -78,12 +82,15 @@ end
 local function look(least)
   local replication = redis.call('INFO', 'replication')
   local fields = read('HMGET', KEYS[2],
-    'incarnation', 'epoch', 'received', 'held', 'sold', 'number', 'holds', 'restocks') or {}
+    'incarnation', 'epoch', 'received', 'held', 'sold', 'number', 'holds', 'restocks', 'lease') or {}
+  local epoch, lease = integer(fields[2]) or 0, integer(fields[9]) or 0
   local item = {
     master = replication:match('role:(%a+)') == 'master',
     incarnation = replication:match('master_replid:(%x+)'),
     loaded_in = fields[1],
-    epoch = math.max(integer(fields[2]) or 0, 0),
+    -- Whoever asks for the next lease goes above this: one made-up number must not use up those that there are.
+    epoch = math.max(math.min(epoch, lease), 0),
+    claimed = math.max(epoch, lease),
     received = integer(fields[3]),
     held = integer(fields[4]),
     sold = integer(fields[5]),
@@ -105,7 +112,8 @@ local function hold_of(id)
   if not text and not deadline then return nil end
   local quantity, number = (text or ''):match('^(%d+):(%d+)$')
   local hold = { quantity = integer(quantity), number = integer(number), deadline = integer(deadline) }
-  hold.broken = not (hold.quantity and hold.number and hold.deadline)
+  hold.broken = not (hold.quantity and hold.number and hold.deadline and hold.number > 0
+    and hold.quantity > 0 and hold.quantity <= QUANTITY_MAX)
   return hold
 end
 

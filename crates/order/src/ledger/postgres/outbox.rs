@@ -32,7 +32,9 @@ const SETTLE: &str = "
     )
     UPDATE stock_leases l SET settled = l.settled + sold.units FROM sold WHERE l.item = sold.item";
 
-const BACKLOG: &str = "SELECT (SELECT count(*) FROM outbox), (SELECT created_at FROM outbox ORDER BY seq LIMIT 1)";
+const BACKLOG: &str = "
+    SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT 1000000) AS counted),
+           (SELECT created_at FROM outbox ORDER BY seq LIMIT 1)";
 
 /// How many dropped batches are on their way back. The next one is taken after them, so that it finds their events.
 #[derive(Clone)]
@@ -126,9 +128,8 @@ async fn session_limit(session: &mut Session, limit_ms: u64, before: &str) -> Re
 }
 
 impl PostgresLedger {
-    pub(super) async fn take_events(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
+    pub(super) async fn take_events(&self, mut session: Session, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
         self.giving_back.settled().await;
-        let mut session = self.session().await?;
         session_limit(&mut session, OUTBOX_HOLD_MAX_MS, &format!("{BEGIN};")).await?;
         let rows: Vec<EventRow> = sqlx::query_as(OLDEST_FREE).bind(i64::from(limit)).fetch_all(&mut *session).await?;
         let session = if rows.is_empty() {
@@ -146,8 +147,7 @@ impl PostgresLedger {
         }))
     }
 
-    pub(super) async fn backlog(&self) -> Result<OutboxBacklog, LedgerError> {
-        let mut session = self.session().await?;
+    pub(super) async fn backlog(&self, mut session: Session) -> Result<OutboxBacklog, LedgerError> {
         let (events, oldest): (i64, Option<StoredTime>) = sqlx::query_as(BACKLOG).fetch_one(&mut *session).await?;
         session.keep();
         Ok(OutboxBacklog { events: u64::try_from(events).unwrap_or_default(), oldest: oldest.map(|time| time.0) })

@@ -28,7 +28,9 @@ const RAISE_SETTLED: &str = "
 
 const DELETE: &str = "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each($1))";
 
-const BACKLOG: &str = "SELECT (SELECT count(*) FROM outbox), (SELECT created_at FROM outbox ORDER BY seq LIMIT 1)";
+const BACKLOG: &str = "
+    SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT 1000000) AS counted),
+           (SELECT created_at FROM outbox ORDER BY seq LIMIT 1)";
 
 /// Which events relays of this process have in hand.
 #[derive(Default)]
