@@ -1,7 +1,10 @@
 //! The order and inventory services wired together in this process, without a network: the real use case, ledger and
 //! stock store. A [`Script`] at the seams between them makes one thing go wrong at a chosen moment.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use broker::in_process::InProcessBroker;
@@ -52,6 +55,8 @@ pub enum Fate {
 pub struct Seams {
     commit: tokio::sync::Mutex<Option<Script<Vec<NewOrder>>>>,
     reserve: tokio::sync::Mutex<Option<Script<Reserve>>>,
+    /// Whether the ledger fails to count its outbox.
+    pub uncounted: AtomicBool,
     /// How many orders each commit had.
     pub commits: Mutex<Vec<usize>>,
     /// Every reserve that was asked.
@@ -107,6 +112,7 @@ impl Wired {
         let seams = Arc::new(Seams {
             commit: tokio::sync::Mutex::new(None),
             reserve: tokio::sync::Mutex::new(None),
+            uncounted: AtomicBool::new(false),
             commits: Mutex::default(),
             reserves: Mutex::default(),
             releases: Mutex::default(),
@@ -344,6 +350,9 @@ impl Ledger for ScriptedLedger {
     }
 
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {
+        if self.seams.uncounted.load(Ordering::Relaxed) {
+            return Err(LedgerError::Store("the test does not count".into()));
+        }
         self.ledger.outbox_backlog().await
     }
 

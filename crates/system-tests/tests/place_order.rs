@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use broker::Broker;
 use contracts::{
     Reason,
     values::{Epoch, ReservationId},
@@ -442,4 +443,17 @@ async fn a_key_survives_any_number_of_dead_ids() {
     wired.place(1, key("k")).await.expect("placed");
     assert!(wired.seams.commits.lock().expect("whole").len() > DEAD as usize);
     assert_eq!(wired.free().await, 9);
+}
+
+#[tokio::test]
+async fn events_leave_although_nobody_can_count_them() {
+    let wired = Wired::new(100).await;
+    wired.seams.uncounted.store(true, Ordering::Relaxed);
+    wired.place(1, key("k")).await.expect("placed");
+    let queue = contracts::event::ORDER_CREATED;
+    eventually(Duration::from_secs(5), "the event leaves", async || {
+        // Unknown until the relay has declared it.
+        (wired.broker.depth(queue).await.is_ok_and(|depth| depth == 1)).then_some(())
+    })
+    .await;
 }
