@@ -224,7 +224,8 @@ pub trait StockStore: Send + Sync + 'static {
     /// The hold of this id on this item, if the item is open.
     async fn hold(&self, item: &Item, id: ReservationId) -> Result<Option<Hold>, StockError>;
 
-    /// Whether the item is open, and what a load must name.
+    /// Whether the item is open, and what a load must name. An error while the store takes no writes: no lease may be asked
+    /// for then.
     async fn probe(&self, item: &Item) -> Result<Probe, StockError>;
 
     /// Opens an item: forgets all that is known of it and starts at the lease. Never sent twice: any doubt burns it.
@@ -239,6 +240,6 @@ pub trait StockStore: Send + Sync + 'static {
     /// An item's numbers as they stand, if it is there, open or not.
     async fn counts(&self, item: &Item) -> Result<Option<Counts>, StockError>;
 
-    /// Whether it can answer.
+    /// Whether at least one of its servers can be asked and takes writes.
     async fn ping(&self) -> Result<(), StockError>;
 }

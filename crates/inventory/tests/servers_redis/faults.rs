@@ -188,18 +188,78 @@ async fn a_full_redis_takes_no_holds_but_settles_those_it_has() {
     let fixture = SingleFixture::start().await;
     let stage = Stage::open(&fixture, 10, 0).await;
     let (sold, freed) = (stage.held(id(1), 3).await, stage.held(id(2), 2).await);
+    let probe = stage.store.probe(&stage.item).await.expect("it answers");
     fixture.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let before = stage.counts().await;
+    assert!(stage.store.ping().await.is_err());
     for request in [stage.request(id(3), 1), stage.client_request(id(3), 1)] {
         let error = stage.store.reserve(&request).await.expect_err("there is no room").to_string();
         assert!(error.contains("OOM"), "{error}");
     }
     let lease = Lease { item: stage.item.clone(), epoch: Epoch(6), received: 9, sold: 0 };
-    let probe = stage.store.probe(&stage.item).await.expect("it answers");
     assert!(stage.store.load(&lease, &probe.incarnation).await.is_err());
     assert_eq!(stage.counts().await, before, "nothing is half written");
+    fixture.redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    until("it is connected to, full as it is", async || stage.store.available(&stage.item).await.is_ok()).await;
     assert_eq!(stage.available().await, StockReply::Available(5));
     assert_eq!(stage.confirm(id(1), &sold).await, ConfirmReply::Confirmed);
     assert_eq!(stage.release_marked(id(2), &freed).await, ReleaseReply::Released);
     assert_eq!(stage.numbers().await, (10, 7, 0, 3, 0));
+}
+
+/// It is not ready, and no lease is asked for that could not be loaded; why, in the server's words.
+async fn takes_no_writes(fixture: &SingleFixture, why: &str) {
+    let stage = Stage::new(fixture);
+    let not_ready = stage.store.ping().await.expect_err(why).to_string();
+    let not_probed = stage.store.probe(&stage.item).await.expect_err(why).to_string();
+    assert!(not_ready.contains(why) && not_probed.contains(why), "{not_ready}\n{not_probed}");
+    assert!(not_ready.contains(&fixture.redis.port().to_string()), "{not_ready}");
+    assert!(stage.available().await == StockReply::Available(10), "what is there can be read");
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_no_writes_is_not_ready_and_no_lease_is_asked_for() {
+    let flags = ["--save", "3600 1", "--enable-protected-configs", "yes"];
+    let fixture = SingleFixture::start_with(&flags).await;
+    let set = async |name, value| assert_eq!(fixture.redis.cli(&["CONFIG", "SET", name, value]).await.trim(), "OK");
+    Stage::open(&fixture, 10, 0).await;
+    for (name, refusing, taking, why) in
+        [("maxmemory", "1", "0", "OOM"), ("min-replicas-to-write", "1", "0", "NOREPLICAS")]
+    {
+        set(name, refusing).await;
+        takes_no_writes(&fixture, why).await;
+        set(name, taking).await;
+        fixture.store.ping().await.expect("it takes writes again");
+        fixture.store.probe(&item("widget")).await.expect("it takes writes again");
+    }
+    // Nothing can be saved there.
+    set("dir", "/proc").await;
+    fixture.redis.cli(&["BGSAVE"]).await;
+    let failed = async || fixture.redis.cli(&["INFO", "persistence"]).await.contains("rdb_last_bgsave_status:err");
+    until("saving failed", failed).await;
+    takes_no_writes(&fixture, "MISCONF").await;
+}
+
+#[tokio::test]
+async fn asking_whether_writes_are_taken_writes_nothing() {
+    let fixture = SingleFixture::start_with(&["--save", "3600 1000000"]).await;
+    let stage = Stage::open(&fixture, 10, 0).await;
+    let changes = async || {
+        let facts = fixture.redis.cli(&["INFO", "persistence"]).await;
+        facts.lines().find(|line| line.starts_with("rdb_changes_since_last_save")).expect("it counts").to_owned()
+    };
+    let before = (changes().await, fixture.redis.cli(&["DEBUG", "DIGEST"]).await);
+    for item in [&stage.item, &item("never-seen")] {
+        stage.store.probe(item).await.expect("it answers");
+        stage.store.ping().await.expect("it answers");
+    }
+    assert_eq!((changes().await, fixture.redis.cli(&["DEBUG", "DIGEST"]).await), before);
+}
+
+#[tokio::test]
+async fn a_redis_far_away_is_connected_to() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::far(&redis, Duration::from_millis(30)).await;
+    let store = store(&proxy.url());
+    until("the store answers", async || answers(&*store).await).await;
 }

@@ -173,3 +173,29 @@ async fn a_touched_hold_is_due_and_nobody_settles_it() {
     assert_eq!(stage.release_marked(id(1), &due.stamp).await, ReleaseReply::NotOpen);
     assert!(stage.store.probe(&stage.item).await.expect("it answers").open, "nothing else can see it");
 }
+
+#[tokio::test]
+async fn an_epoch_raised_by_a_hand_is_not_believed() {
+    let fixture = SingleFixture::start_with(&[]).await;
+    let stage = Stage::open(&fixture, 10, 0).await;
+    for raised in ["6", "9007199254740990"] {
+        fixture.redis.cli(&["HSET", "{widget}:ledger", "epoch", raised]).await;
+        let probe = stage.store.probe(&stage.item).await.expect("it answers");
+        assert_eq!((probe.open, probe.stored), (false, Epoch(5)), "whoever asks for the next lease goes above 5 only");
+    }
+    assert_eq!(stage.load(6, 10, 0).await, LoadReply::Loaded);
+    assert_eq!(stage.available().await, StockReply::Available(10));
+}
+
+#[tokio::test]
+async fn a_hold_of_no_size_is_due_with_the_others() {
+    let fixture = SingleFixture::start_with(&[]).await;
+    let stage = Stage::open(&fixture, 10, 0).await;
+    for (number, text) in [(1, "0:1"), (2, "5000000:2"), (3, "3:0")] {
+        stage.send(&stage.short_request(id(number), 3)).await;
+        fixture.redis.cli(&["HSET", "{widget}:holds", &id(number).to_string(), text]).await;
+    }
+    fixture.advance(Duration::from_secs(1)).await;
+    let due = stage.store.due().await.expect("it answers");
+    assert!(due.iter().all(|hold| hold.stamp.number == 0) && due.len() == 3, "{due:?}");
+}

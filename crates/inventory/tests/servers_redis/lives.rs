@@ -2,7 +2,7 @@
 
 use contracts::values::{Epoch, Stamp};
 use inventory::stock::{
-    ConfirmReply, LoadReply, ReleaseReply, ReserveReply, ReserveRequest, StockReply,
+    ConfirmReply, LoadReply, ReleaseReply, ReserveReply, ReserveRequest, StockReply, StockStore,
     conformance::{Edit, Stage, StockFixture, id},
 };
 
@@ -115,16 +115,30 @@ async fn a_cluster_node_that_is_killed_costs_its_slots_only_and_comes_back() {
         assert!(widget.store.available(&widget.item).await.is_err());
         elsewhere.held(id(number % 10), 1).await;
     }
-    assert!(widget.store.ping().await.is_err(), "not all of it can be used");
+    widget.store.ping().await.expect("what the others have can be sold");
     let open = widget.store.open_items(None).await.expect("two of three answer");
     assert_eq!(open, [(elsewhere.item.clone(), Epoch(1))]);
     assert_eq!(widget.due().await, []);
     lost.start_again().await;
     fixture.cluster.wait_until_whole().await;
-    until("the store answers", async || widget.store.ping().await.is_ok()).await;
+    until("the store answers", async || widget.store.available(&widget.item).await.is_ok()).await;
+    widget.store.ping().await.expect("it is whole");
     assert_eq!(widget.available().await, StockReply::NotOpen, "it kept nothing");
     assert_eq!(widget.load(6, 100, 0).await, LoadReply::Loaded);
     assert_eq!(elsewhere.counts().await.holds, 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_lacks_a_slot_and_refuses_everything_is_not_ready() {
+    let fixture = ClusterFixture::start().await;
+    fixture.store.ping().await.expect("it is whole");
+    for node in &fixture.cluster.nodes {
+        assert_eq!(node.cli(&["CLUSTER", "DELSLOTS", "0"]).await.trim(), "OK");
+    }
+    until("nothing can be sold", async || fixture.store.ping().await.is_err()).await;
+    let error = fixture.store.ping().await.expect_err("nothing can be sold").to_string();
+    assert!(error.contains("ClusterDown"), "{error}");
+    assert!(fixture.cluster.nodes.iter().all(|node| error.contains(&format!("{}: ", node.port()))), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,4 +159,12 @@ async fn a_slot_that_moves_to_another_node_is_followed() {
     assert_eq!(widget.load(6, 100, 0).await, LoadReply::Loaded);
     assert_eq!(widget.confirm(id(1), &old).await, ConfirmReply::Superseded);
     assert_eq!(to.cli(&["GET", "widget"]).await.trim(), "100");
+    for node in &fixture.cluster.nodes {
+        node.cli(&["CONFIG", "RESETSTAT"]).await;
+    }
+    widget.store.ping().await.expect("it answers");
+    for node in &fixture.cluster.nodes {
+        let calls = node.cli(&["INFO", "commandstats"]).await;
+        assert!(calls.contains("cmdstat_info:calls=4,"), "once, however many runs of slots it has: {calls}");
+    }
 }

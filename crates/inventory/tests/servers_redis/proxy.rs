@@ -1,8 +1,11 @@
-//! Stands between a store and its Redis: counts what is sent, and can lose an answer.
+//! Stands between a store and its Redis: counts what is sent, and can lose an answer or be a long way.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use servers::Redis;
@@ -10,6 +13,8 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     spawn,
+    sync::mpsc,
+    time::{Instant, sleep_until},
 };
 
 /// A way to a Redis.
@@ -25,14 +30,27 @@ struct Seen {
     count: AtomicUsize,
     /// Whether the connection ends in place of the answer to it.
     losing: AtomicBool,
+    /// How long what is sent is under way.
+    delay: Duration,
 }
 
 impl Proxy {
     /// Looks for this word, and loses its answers.
     pub async fn losing(redis: &Redis, word: &'static str) -> Self {
+        let seen = Seen { word, count: AtomicUsize::new(0), losing: AtomicBool::new(true), delay: Duration::ZERO };
+        Self::start(redis, seen).await
+    }
+
+    /// Makes every round trip last this long at least, and loses nothing.
+    pub async fn far(redis: &Redis, delay: Duration) -> Self {
+        let seen = Seen { word: "", count: AtomicUsize::new(0), losing: AtomicBool::new(false), delay };
+        Self::start(redis, seen).await
+    }
+
+    async fn start(redis: &Redis, seen: Seen) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it listens").port();
-        let seen = Arc::new(Seen { word, count: AtomicUsize::new(0), losing: AtomicBool::new(true) });
+        let seen = Arc::new(seen);
         let (to, shared) = (redis.port(), Arc::clone(&seen));
         spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -61,6 +79,7 @@ impl Proxy {
 async fn pass(mut client: TcpStream, to: u16, seen: Arc<Seen>) {
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", to)).await else { return };
     let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+    let (late, mut due) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     let mut lost = false;
     loop {
         tokio::select! {
@@ -82,10 +101,14 @@ async fn pass(mut client: TcpStream, to: u16, seen: Arc<Seen>) {
                 Ok(0) | Err(_) => return,
                 // It was done, and nobody learns it.
                 Ok(_) if lost => return,
-                Ok(count) => if client.write_all(&answered[..count]).await.is_err() {
-                    return;
-                },
+                Ok(count) => late.send((Instant::now() + seen.delay, answered[..count].to_vec())).expect("it is here"),
             },
+            Some((when, answer)) = due.recv() => {
+                sleep_until(when).await;
+                if client.write_all(&answer).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }

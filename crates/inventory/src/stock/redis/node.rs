@@ -8,9 +8,9 @@ use deadpool_redis::{
     redis::{
         AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisError, Value,
         aio::{ConnectionLike, MultiplexedConnection},
-        cmd,
     },
 };
+use futures::future::try_join_all;
 
 use super::scripts::SCRIPTS;
 
@@ -40,15 +40,13 @@ pub struct Node {
 }
 
 impl Node {
-    /// Connects, and checks that it is a writable master that never evicts. The caller bounds the time.
+    /// Connects, and checks that it is a master that never evicts; whether it takes writes now is not asked. In few round
+    /// trips, however far away it is. The caller bounds the time.
     pub async fn connect(info: ConnectionInfo) -> Result<Self, Unfit> {
         let address = info.addr().to_string();
         let manager = Manager::new_with_config(info.clone(), patient())?;
         let pool = Pool::builder(manager).max_size(LANES_PER_SERVER).build().map_err(|e| Unfit(e.to_string()))?;
-        let mut lanes = Vec::with_capacity(LANES_PER_SERVER);
-        for _ in 0..LANES_PER_SERVER {
-            lanes.push(pool.get().await.map_err(|e| Unfit(e.to_string()))?);
-        }
+        let lanes = try_join_all((0..LANES_PER_SERVER).map(|_| pool.get())).await.map_err(|e| Unfit(e.to_string()))?;
         let node = Self { info, address, lanes, turn: AtomicUsize::new(0), lost: AtomicBool::new(false) };
         node.check().await?;
         node.teach().await?;
@@ -87,20 +85,22 @@ impl Node {
 
     /// Whether it may be used as a stock store.
     pub async fn check(&self) -> Result<(), Unfit> {
-        let mut facts = String::new();
+        let mut questions = Pipeline::new();
         for section in ["server", "replication", "memory", "persistence"] {
-            let text: String = cmd("INFO").arg(section).query_async(&mut self.lane()).await?;
-            facts.push_str(&text);
+            questions.cmd("INFO").arg(section);
         }
-        fit(&facts)
+        let facts: Vec<String> = questions.query_async(&mut self.lane()).await?;
+        fit(&facts.concat())
     }
 
     /// So that scripts are known by their names.
     async fn teach(&self) -> Result<(), Unfit> {
+        let mut lessons = Pipeline::new();
         for script in SCRIPTS.all() {
-            let sha: String = cmd("SCRIPT").arg("LOAD").arg(&script.text).query_async(&mut self.lane()).await?;
-            assert_eq!(sha, script.sha, "Redis names scripts by their SHA-1");
+            lessons.cmd("SCRIPT").arg("LOAD").arg(&script.text);
         }
+        let names: Vec<String> = lessons.query_async(&mut self.lane()).await?;
+        assert_eq!(names, SCRIPTS.all().map(|script| script.sha.as_str()), "Redis names scripts by their SHA-1");
         Ok(())
     }
 

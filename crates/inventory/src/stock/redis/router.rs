@@ -21,8 +21,10 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::{
+    keys::Spread,
     layout::{Shard, layout},
     node::{Node, Unfit},
+    scripts::SCRIPTS,
     target::RedisTarget,
     wire::{Request, Wire},
 };
@@ -272,6 +274,28 @@ impl Router {
         state.failures = state.failures.max(failures);
     }
 
+    /// Whether the server of a slot is fit, and takes writes now. One that takes none is not given up: it answers, and a
+    /// full one settles the holds that it has.
+    async fn check_one(&self, slot: u16) -> Result<(), StockError> {
+        let node = self.node(slot).await?;
+        let limit = Duration::from_millis(RESPONSE_TIMEOUT_MS);
+        let unfit = match self.0.env.timeout(limit, node.check()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(unfit)) => Some((unfit.0, 0)),
+            Err(timed_out) => Some((timed_out.to_string(), 1)),
+        };
+        if let Some((cause, failures)) = unfit {
+            self.lose(&node, &cause, failures);
+            return Err(self.down(&format!("{}: {cause}", node.address())));
+        }
+        // In a cluster the key must be one of the slot; elsewhere any will do.
+        let key = Spread::Cluster.items(slot);
+        match self.ask(&Request::run(&SCRIPTS.writable, slot, vec![key], vec![])).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.down(&format!("{}: {}", node.address(), error.0))),
+        }
+    }
+
     async fn send(&self, slot: u16, cmd: &Cmd) -> Result<Value, Trouble> {
         let node = self.node(slot).await.map_err(Trouble::Failed)?;
         self.answered(&node, node.send(cmd)).await
@@ -370,18 +394,16 @@ impl Wire for Router {
     }
 
     async fn check(&self) -> Result<(), StockError> {
-        for slot in self.servers().await? {
-            let node = self.node(slot).await?;
-            let limit = Duration::from_millis(RESPONSE_TIMEOUT_MS);
-            let cause = match self.0.env.timeout(limit, node.check()).await {
-                Ok(Ok(())) => continue,
-                Ok(Err(unfit)) => (unfit.0, 0),
-                Err(timed_out) => (timed_out.to_string(), 1),
-            };
-            self.lose(&node, &cause.0, cause.1);
-            return Err(self.down(&format!("{}: {}", node.address(), cause.0)));
+        self.servers().await?;
+        // A slot of each: a server may have many runs.
+        let slots: HashMap<String, u16> =
+            self.state().owners.iter().map(|(last, owner)| (owner.clone(), *last)).collect();
+        let checks = join_all(slots.into_values().map(|slot| self.check_one(slot))).await;
+        if checks.iter().any(Result::is_ok) {
+            return Ok(());
         }
-        Ok(())
+        let causes: Vec<String> = checks.into_iter().filter_map(Result::err).map(|error| error.0.to_string()).collect();
+        Err(StockError(causes.join("; ").into()))
     }
 
     fn doubt(&self, slot: u16) {

@@ -20,6 +20,12 @@ impl Script {
         Self { text: text.to_owned(), sha: redis::Script::new(text).get_hash().to_owned() }
     }
 
+    /// By naming its engine it submits to the rules for scripts that may write: while a server takes no writes, being
+    /// full, short of replicas or unable to save, it refuses such a script whole, whatever that would do.
+    fn where_writes_are_taken(text: &str) -> Self {
+        Self::alone(&format!("#!lua\n{text}"))
+    }
+
     fn of_item(text: &str) -> Self {
         Self::alone(&format!("{PRELUDE}{text}"))
     }
@@ -42,6 +48,7 @@ pub struct Scripts {
     pub counts: Script,
     pub hint_put: Script,
     pub hint_drop: Script,
+    pub writable: Script,
 }
 
 /// The scripts, put together once.
@@ -54,18 +61,22 @@ pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
     open: Script::of_item(include_str!("open.lua")),
     listed: Script::of_item(include_str!("listed.lua")),
     hold: Script::of_item(include_str!("hold.lua")),
-    probe: Script::of_item(include_str!("probe.lua")),
+    probe: Script::where_writes_are_taken(&format!("{PRELUDE}{}", include_str!("probe.lua"))),
     due: Script::of_item(include_str!("due.lua")),
     counts: Script::of_item(include_str!("counts.lua")),
     hint_put: Script::alone(include_str!("hint_put.lua")),
     hint_drop: Script::alone(include_str!("hint_drop.lua")),
+    writable: Script::where_writes_are_taken(include_str!("writable.lua")),
 });
 
 impl Scripts {
     /// All of them.
-    pub fn all(&self) -> [&Script; 13] {
+    pub fn all(&self) -> [&Script; 14] {
         let Self { reserve, confirm, release, restock, load, open, listed, hold, probe, due, counts, .. } = self;
-        let Self { hint_put, hint_drop, .. } = self;
-        [reserve, confirm, release, restock, load, open, listed, hold, probe, due, counts, hint_put, hint_drop]
+        let Self { hint_put, hint_drop, writable, .. } = self;
+        [
+            reserve, confirm, release, restock, load, open, listed, hold, probe, due, counts, hint_put, hint_drop,
+            writable,
+        ]
     }
 }

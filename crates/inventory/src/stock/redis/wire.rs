@@ -79,7 +79,7 @@ pub trait Wire: Send + Sync + 'static {
     /// A slot of each run of slots: together they reach every server.
     async fn servers(&self) -> Result<Vec<u16>, StockError>;
 
-    /// Whether every server answers and is fit.
+    /// Whether at least one server answers, is fit and takes writes: the others cost their own slots only.
     async fn check(&self) -> Result<(), StockError>;
 
     /// The server of this slot turned out to be no master.
