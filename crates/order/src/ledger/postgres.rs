@@ -2,7 +2,7 @@
 //!
 //! Every transaction states READ COMMITTED itself, takes the locks of its items in a statement of its own, and reads in
 //! later ones: so it sees what was committed before it had the locks. An item's lock is an advisory one, held to the end
-//! of the transaction: shared by those that sell and restock, alone by the one that lends ([`item_lock`]).
+//! of the transaction: shared by those that sell and restock, alone by the one that lends (`item_lock`).
 //!
 //! Any number of order services may use one database. A connection whose work did not end well is thrown away, never used
 //! again: what it was doing may hang. While Postgres is down, calls are answered at once.
@@ -46,6 +46,7 @@ mod schema;
 mod types;
 mod verdicts;
 
+pub use commit::{COMMIT_ALONE_MAX_MS, COMMIT_CALL_MAX_MS, COMMIT_LOCK_WAIT_MAX_MS};
 pub use connect::{
     IDLE_IN_TRANSACTION_MAX_MS, InvalidUrl, LOCK_WAIT_MAX_MS, PostgresUrl, SERVER_VERSION_MIN, STATEMENT_MAX_MS,
 };
@@ -53,10 +54,16 @@ pub use outbox::OUTBOX_HOLD_MAX_MS;
 pub use pool::{CONNECT_MAX_MS, CONNECT_WAIT_MAX_MS, CONNECTIONS_MAX, PROBE_PAUSE_MS, SLOT_WAIT_MAX_MS};
 pub use schema::{APPLICATION_ROLE, PrepareError};
 
-/// How long a call may take, in milliseconds, wherever it hangs; above what the server allows a statement.
+/// How long a call may take once it has a connection, in milliseconds, wherever it hangs: more than two waits for a lock
+/// ([`LOCK_WAIT_MAX_MS`]), and than the server allows a statement. Then there is an outage.
 pub const CALL_MAX_MS: u64 = 3_000;
 /// How long a ping may take, in milliseconds: below what readiness waits for its answer.
 pub const PING_MAX_MS: u64 = 700;
+/// How long it may wait for a lock, in milliseconds. Whoever has a table for itself, such as a migration, is no outage.
+const PING_LOCK_WAIT_MAX_MS: u64 = 400;
+
+/// Both are asked for, or the planner would leave the table alone.
+const LOOK: &str = "SELECT pg_is_in_recovery(), EXISTS (SELECT FROM stock_leases)";
 
 /// Opens every transaction. A stricter level would let a lease sum up an older state than that of its lock.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
@@ -87,32 +94,29 @@ impl PostgresLedger {
         Ok(())
     }
 
-    /// A connection of its own for the caller.
-    async fn session(&self) -> Result<Session, LedgerError> {
-        self.pool.take().await
+    async fn call<T, W: Future<Output = Result<T, LedgerError>>>(
+        &self,
+        work: impl FnOnce(Session) -> W,
+    ) -> Result<T, LedgerError> {
+        self.pool.call(CALL_MAX_MS, work).await
     }
 
-    async fn call<T>(&self, work: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-        self.pool.within(CALL_MAX_MS, work).await
-    }
-
-    async fn look(&self) -> Result<(), LedgerError> {
-        let mut session = self.session().await?;
-        let is_standby: bool =
-            sqlx::query_scalar("SELECT pg_is_in_recovery() FROM (SELECT max(epoch) FROM stock_leases) l")
-                .fetch_one(&mut *session)
-                .await?;
+    async fn look(&self, mut session: Session) -> Result<(), LedgerError> {
+        let mut transaction = session.begin_waiting(PING_LOCK_WAIT_MAX_MS).await?;
+        let (is_standby, _): (bool, bool) = sqlx::query_as(LOOK).fetch_one(&mut *transaction).await?;
         if is_standby {
             return Err(LedgerError::Store("Postgres is a standby, which cannot be written".into()));
         }
-        if self.failing.load(Ordering::Relaxed) {
-            let mut transaction = session.begin().await?;
+        let is_to_write = self.failing.load(Ordering::Relaxed);
+        if is_to_write {
             for statement in
                 ["INSERT INTO pulse (filler) VALUES (decode(repeat('00', 65536), 'hex'))", "DELETE FROM pulse"]
             {
                 sqlx::query(statement).execute(&mut *transaction).await?;
             }
-            transaction.commit().await?;
+        }
+        transaction.commit().await?;
+        if is_to_write {
             self.failing.store(false, Ordering::Relaxed);
         }
         session.keep();
@@ -136,46 +140,46 @@ impl Ledger for PostgresLedger {
     }
 
     async fn order_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
-        self.call(self.read_by_key(key)).await
+        self.call(|session| self.read_by_key(session, key)).await
     }
 
     async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
-        self.call(self.read_order(id)).await
+        self.call(|session| self.read_order(session, id)).await
     }
 
     async fn orders(&self, query: &ListQuery) -> Result<Vec<Order>, LedgerError> {
-        self.call(self.read_page(query)).await
+        self.call(|session| self.read_page(session, query)).await
     }
 
     async fn open_stock(&self, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, LedgerError> {
-        self.call(self.lend(item, initial, dead)).await
+        self.call(|session| self.lend(session, item, initial, dead)).await
     }
 
     async fn stock(&self, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, LedgerError> {
-        self.call(self.count(items, initial)).await
+        self.call(|session| self.count(session, items, initial)).await
     }
 
     async fn resolve(&self, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, LedgerError> {
-        self.call(self.judge(queries)).await
+        self.call(|session| self.judge(session, queries)).await
     }
 
     async fn record_restock(&self, restock: &Restock, initial: i64) -> Result<RestockOutcome, LedgerError> {
-        self.call(self.journal(restock, initial)).await
+        self.call(|session| self.journal(session, restock, initial)).await
     }
 
     async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
-        self.call(self.take_events(limit)).await
+        self.call(|session| self.take_events(session, limit)).await
     }
 
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {
-        self.call(self.backlog()).await
+        self.call(|session| self.backlog(session)).await
     }
 
     async fn prune_tombstones(&self, limit: u32) -> Result<u64, LedgerError> {
-        self.call(self.prune(limit)).await
+        self.call(|session| self.prune(session, limit)).await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {
-        self.pool.within(PING_MAX_MS, self.look()).await
+        self.pool.ping(PING_MAX_MS, |session| self.look(session)).await
     }
 }

@@ -11,12 +11,15 @@ use futures::future::BoxFuture;
 use order::ledger::{
     CommitOutcome, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, ResolveQuery, Restock,
     conformance::{Bench, LedgerFixture, item, request_key, units},
-    postgres::{CALL_MAX_MS, PostgresLedger},
+    postgres::{CALL_MAX_MS, CONNECTIONS_MAX, PostgresLedger, SLOT_WAIT_MAX_MS},
 };
 use servers::Postgres;
 use service::{environment::Env, manual::ManualEnvironment};
 
-use crate::fixture::{PostgresFixture, number, opened, outside, real};
+use crate::{
+    fixture::{LOCK_WIDGET, PostgresFixture, UNLOCK, number, opened, outside, real, sql},
+    several::{WAITING_FOR_A_LOCK, until},
+};
 
 /// What a caller is to be answered in, while there is no ledger.
 const AT_ONCE: Duration = Duration::from_millis(250);
@@ -108,6 +111,69 @@ async fn a_postgres_that_hangs_is_found_out_and_answered_for() {
     let outcome = bench.commit_one(&order[0]).await;
     assert!(matches!(outcome, CommitOutcome::Created(_) | CommitOutcome::Existing(_)), "{outcome:?}");
     assert_eq!(bench.stock(&item("widget")).await.sold, 1);
+}
+
+#[tokio::test]
+async fn a_postgres_whose_connections_are_all_busy_is_not_called_down() {
+    let fixture = PostgresFixture::on(Arc::new(Postgres::shared().await), real()).await;
+    let ledger = fixture.ledger.clone();
+    let mut other = outside(&fixture.url).await;
+    sql(&mut other, LOCK_WIDGET).await;
+    let lending: Vec<_> = (0..40)
+        .map(|_| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move { ledger.open_stock(&item("widget"), 1, Epoch::NONE).await })
+        })
+        .collect();
+    while lending.iter().any(|lending| !lending.is_finished()) {
+        ledger.ping().await.expect("it is well");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for lent in lending {
+        let failure = lent.await.expect("it did not panic").expect_err("the item is locked").to_string();
+        assert!(failure.contains("lock timeout") || failure.contains("no connection became free"), "{failure}");
+    }
+    sql(&mut other, UNLOCK).await;
+    ledger.open_stock(&item("widget"), 1, Epoch::NONE).await.expect("it was well all the time");
+}
+
+#[tokio::test]
+async fn a_call_that_had_to_wait_for_a_connection_has_all_its_time_left() {
+    let clock = ManualEnvironment::new(1);
+    let fixture = PostgresFixture::on(Arc::new(Postgres::shared().await), clock.clone()).await;
+    let (ledger, mut other, mut look) =
+        (fixture.ledger.clone(), outside(&fixture.url).await, outside(&fixture.url).await);
+    let bench = Bench::over(fixture, clock.clone());
+    let lease = bench.lease(&item("gadget"), 100).await;
+    let mut batches = Vec::new();
+    for _ in 1..CONNECTIONS_MAX {
+        bench.sell(&bench.order(&lease)).await;
+        batches.push(ledger.take_outbox(1).await.expect("answers"));
+    }
+    ledger.ping().await.expect("it has a connection of its own");
+    sql(&mut other, LOCK_WIDGET).await;
+    let widget = item("widget");
+    let mut lending = ledger.open_stock(&widget, 1, Epoch::NONE);
+    assert!(futures::poll!(&mut lending).is_pending(), "all are busy");
+    clock.advance(Duration::from_millis(SLOT_WAIT_MAX_MS - 1));
+    drop(batches);
+    until(&mut lending, &mut look, WAITING_FOR_A_LOCK).await;
+    clock.advance(Duration::from_millis(CALL_MAX_MS - 1));
+    until(&mut lending, &mut look, WAITING_FOR_A_LOCK).await;
+    ledger.outbox_backlog().await.expect("it is no outage yet");
+    clock.advance(Duration::from_millis(1));
+    let failure = lending.await.expect_err("its time is up").to_string();
+    assert!(failure.contains("no answer within"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_table_that_is_locked_is_no_outage() {
+    let fixture = PostgresFixture::on(Arc::new(Postgres::shared().await), real()).await;
+    let mut other = outside(&fixture.url).await;
+    sql(&mut other, "BEGIN; LOCK TABLE stock_leases").await;
+    let failure = fixture.ledger.ping().await.expect_err("it cannot be read").to_string();
+    assert!(failure.contains("lock timeout"), "{failure}");
+    fixture.ledger.outbox_backlog().await.expect("the other tables can");
 }
 
 /// A ledger that is not there yet.
@@ -249,7 +315,7 @@ async fn readers_and_relays_go_on_after_their_connections_were_killed() {
     let server = Arc::new(Postgres::shared().await);
     let url = server.database().await;
     let ledger = opened(&url, real()).await;
-    let several = (0..5).map(|_| ledger.ping());
+    let several = (0..5).map(|_| ledger.outbox_backlog());
     assert!(futures::future::join_all(several).await.iter().all(Result::is_ok));
     let mut root = outside(&url).await;
     let killed = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

@@ -110,6 +110,12 @@ pub async fn sql(connection: &mut PgConnection, statements: &str) {
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await.expect("statements that Postgres takes");
 }
 
+/// Takes the lock of item `widget`, as a lease does, until the session lets go of it.
+pub const LOCK_WIDGET: &str =
+    "SELECT pg_advisory_lock(('x' || left(encode(sha256('widget'), 'hex'), 16))::bit(64)::bigint)";
+/// Lets go of it.
+pub const UNLOCK: &str = "SELECT pg_advisory_unlock_all()";
+
 /// Asks for one number past the ledger.
 pub async fn number(connection: &mut PgConnection, statement: &'static str) -> i64 {
     sqlx::query_scalar(statement).fetch_one(connection).await.expect("a number")

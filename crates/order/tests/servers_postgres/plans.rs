@@ -9,7 +9,7 @@ use order::ledger::{
 use servers::Postgres;
 use sqlx::PgConnection;
 
-use crate::fixture::{PostgresFixture, number, outside, sql};
+use crate::fixture::{PostgresFixture, number, opened, outside, real, sql};
 
 const HISTORY: &str = "
     INSERT INTO stock_leases SELECT 'item ' || n, 2, 1000000, 1, now() FROM generate_series(1, 500) n;
@@ -75,6 +75,18 @@ async fn no_statement_reads_a_whole_table() {
     drop((bench, ledger, root));
     let mut root = settled(&url).await;
     assert_eq!(whole_reads(&mut root).await, before);
+}
+
+#[tokio::test]
+async fn a_ping_reads_a_table() {
+    let server = Arc::new(Postgres::shared().await);
+    let url = server.database().await;
+    let ledger = opened(&url, real()).await;
+    let reads = "SELECT seq_scan + idx_scan FROM pg_stat_user_tables WHERE relname = 'stock_leases'";
+    let before = number(&mut settled(&url).await, reads).await;
+    ledger.ping().await.expect("answers");
+    drop(ledger);
+    assert_eq!(number(&mut settled(&url).await, reads).await, before + 1);
 }
 
 /// A connection, when all others have ended and reported what they read.

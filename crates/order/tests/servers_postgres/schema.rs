@@ -6,7 +6,7 @@ use contracts::values::{Epoch, ReservationId};
 use order::ledger::{
     CommitOutcome, Ledger, LedgerError, OpenOutcome, Restock,
     conformance::{Bench, item, racing, units},
-    postgres::{PostgresLedger, PrepareError},
+    postgres::{PostgresLedger, PostgresUrl, PrepareError},
 };
 use servers::Postgres;
 
@@ -151,13 +151,15 @@ async fn without_synchronous_commit_it_refuses_to_run() {
     let name = url.rsplit('/').next().expect("a name").to_owned();
     unopened(&url, true).await.1.expect("it is on");
     let mut connection = outside(&url).await;
-    sql(&mut connection, &format!("ALTER DATABASE {name} SET synchronous_commit = off")).await;
-    for migrate in [true, false] {
-        let refused = unopened(&url, migrate).await.1.expect_err("answered orders could be lost");
-        assert!(refused.to_string().contains("synchronous_commit is off"), "{refused}");
+    for setting in ["off", "local", "remote_write"] {
+        sql(&mut connection, &format!("ALTER DATABASE {name} SET synchronous_commit = {setting}")).await;
+        for migrate in [true, false] {
+            let refused = unopened(&url, migrate).await.1.expect_err("answered orders could be lost");
+            assert!(refused.to_string().contains(&format!("synchronous_commit is {setting}")), "{refused}");
+        }
     }
-    sql(&mut connection, &format!("ALTER DATABASE {name} SET synchronous_commit = local")).await;
-    unopened(&url, false).await.1.expect("it waits for its own disk");
+    sql(&mut connection, &format!("ALTER DATABASE {name} SET synchronous_commit = remote_apply")).await;
+    unopened(&url, false).await.1.expect("it waits for more than is needed");
 }
 
 #[tokio::test]
@@ -178,8 +180,19 @@ async fn a_database_that_is_not_there_and_a_url_that_names_none_are_errors() {
     let refused = unopened(&server.url("nowhere"), true).await.1.expect_err("there is no such database");
     assert!(refused.to_string().contains("\"nowhere\" does not exist"), "{refused}");
     for bad in ["", "nowhere", "mysql://host/db", "postgres://host:port/db"] {
-        assert!(bad.parse::<order::ledger::postgres::PostgresUrl>().is_err(), "{bad}");
+        assert!(bad.parse::<PostgresUrl>().is_err(), "{bad}");
     }
+}
+
+#[test]
+fn a_url_that_is_cut_inside_its_password_is_refused_without_showing_it() {
+    for password in ["1234/secret", "1234?secret=1", "1234#secret", "1/2/secret"] {
+        let url = format!("postgres://u:{password}@db/x");
+        let refused = url.parse::<PostgresUrl>().expect_err("the password is cut").to_string();
+        assert!(refused.contains("%2F") && !refused.contains("secret"), "{refused}");
+    }
+    let url: PostgresUrl = "postgres://u:1%2F%40secret@db:7/x%40y?sslmode=disable".parse().expect("a valid URL");
+    assert_eq!(url.to_string(), "Postgres at db:7, database x@y");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

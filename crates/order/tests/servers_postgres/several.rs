@@ -6,23 +6,26 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use contracts::values::{Epoch, Item, ReservationId};
 use futures::FutureExt;
-use order::ledger::{
-    CommitOutcome, ItemStock, KeyedOrder, LEASE_GRACE_MS, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order,
-    OutboxBacklog, OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
-    conformance::{Bench, LedgerFixture, item, racing},
-    postgres::PostgresLedger,
+use order::{
+    committer::COMMIT_MAX_MS,
+    ledger::{
+        CommitOutcome, ItemStock, KeyedOrder, LEASE_GRACE_MS, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome,
+        Order, OutboxBacklog, OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+        conformance::{Bench, LedgerFixture, item, racing},
+        postgres::{COMMIT_CALL_MAX_MS, PostgresLedger, SLOT_WAIT_MAX_MS},
+    },
 };
 use servers::Postgres;
 use service::environment::Env;
 use sqlx::PgConnection;
 
-use crate::fixture::{PostgresFixture, Waiting, number, opened, outside, sql};
+use crate::fixture::{LOCK_WIDGET, PostgresFixture, UNLOCK, Waiting, number, opened, outside, sql};
 
 /// Two order services; callers reach one, then the other.
 struct Two {
@@ -140,7 +143,7 @@ async fn two() -> (Bench, [Arc<PostgresLedger>; 2], PgConnection) {
 }
 
 /// Lets `work` go on until the number that `statement` asks for is not 0.
-async fn until<T>(work: &mut (impl Future<Output = T> + Unpin), look: &mut PgConnection, statement: &'static str) {
+pub async fn until<T>(work: &mut (impl Future<Output = T> + Unpin), look: &mut PgConnection, statement: &'static str) {
     loop {
         assert!(futures::poll!(&mut *work).is_pending(), "it has not come to an end");
         if number(look, statement).await > 0 {
@@ -152,7 +155,7 @@ async fn until<T>(work: &mut (impl Future<Output = T> + Unpin), look: &mut PgCon
 const HAVING_A_LOCK: &str = "
     SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
     WHERE d.datname = current_database() AND locktype = 'advisory' AND granted";
-const WAITING_FOR_A_LOCK: &str = "
+pub const WAITING_FOR_A_LOCK: &str = "
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 #[tokio::test]
@@ -285,4 +288,63 @@ async fn a_batch_that_has_to_make_way_is_committed_one_by_one() {
     });
     assert!(committed.iter().all(|outcome| matches!(outcome, Ok(CommitOutcome::Created(_)))), "{committed:?}");
     assert_eq!(bench.stock(&item("widget")).await.sold, 2);
+}
+
+/// How many were created, were there already, and failed without a doubt.
+fn count(outcomes: &[Result<CommitOutcome, LedgerError>]) -> [usize; 3] {
+    let mut counts = [0; 3];
+    for outcome in outcomes {
+        match outcome {
+            Ok(CommitOutcome::Created(_)) => counts[0] += 1,
+            Ok(CommitOutcome::Existing(_)) => counts[1] += 1,
+            Err(LedgerError::Store(_)) => counts[2] += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    counts
+}
+
+#[tokio::test]
+async fn an_item_that_is_locked_stops_no_order_of_another() {
+    let (bench, ledger, url) = PostgresFixture::bench(Arc::new(Postgres::shared().await)).await;
+    let mut other = outside(&url).await;
+    let mut batch = Vec::new();
+    for name in ["gadget", "widget", "gizmo", "gear"] {
+        let lease = bench.lease(&item(name), 10).await;
+        batch.extend((0..5).map(|_| bench.order(&lease)));
+    }
+    batch.rotate_left(3);
+    sql(&mut other, LOCK_WIDGET).await;
+    let asked = Instant::now();
+    let outcomes = ledger.commit(&batch).await.expect("answers");
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert_eq!(count(&outcomes), [15, 0, 5]);
+    for (order, outcome) in batch.iter().zip(&outcomes) {
+        assert_eq!(outcome.is_err(), order.stamp.item == item("widget"), "{outcome:?}");
+        assert_eq!(ledger.order(order.id).await.expect("answers").is_some(), outcome.is_ok());
+    }
+    sql(&mut other, UNLOCK).await;
+    assert_eq!(count(&ledger.commit(&batch).await.expect("answers")), [5, 15, 0]);
+}
+
+/// A ledger finds out by itself that it hangs, before the committer gives it up.
+const _: () = assert!(SLOT_WAIT_MAX_MS + COMMIT_CALL_MAX_MS < COMMIT_MAX_MS);
+
+#[tokio::test]
+async fn orders_that_meet_locked_rows_are_given_up_before_the_batch_is() {
+    let (bench, ledger, url) = PostgresFixture::bench(Arc::new(Postgres::shared().await)).await;
+    let mut other = outside(&url).await;
+    let lease = bench.lease(&item("widget"), 100).await;
+    let batch: Vec<NewOrder> = (0..40).map(|_| bench.order(&lease)).collect();
+    let rows: Vec<String> = batch[1..]
+        .iter()
+        .map(|order| format!("('{}', 'aborted', 'widget', NULL, 1, NULL, NULL, NULL, now())", order.id))
+        .collect();
+    sql(&mut other, &format!("BEGIN; INSERT INTO order_verdicts VALUES {}", rows.join(","))).await;
+    let asked = Instant::now();
+    let outcomes = ledger.commit(&batch).await.expect("answers");
+    assert!(asked.elapsed() < Duration::from_millis(COMMIT_MAX_MS), "{:?}", asked.elapsed());
+    assert_eq!(count(&outcomes), [1, 0, 39]);
+    sql(&mut other, "ROLLBACK").await;
+    assert_eq!(count(&ledger.commit(&batch).await.expect("answers")), [39, 1, 0]);
 }

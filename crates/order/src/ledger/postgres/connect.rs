@@ -14,7 +14,7 @@ pub const SERVER_VERSION_MIN: i32 = 130_000;
 /// How long a statement may take, in milliseconds.
 pub const STATEMENT_MAX_MS: u64 = 2_000;
 /// How long a statement may wait for a lock, in milliseconds: longer than whoever has it may do nothing.
-pub const LOCK_WAIT_MAX_MS: u64 = 1_500;
+pub const LOCK_WAIT_MAX_MS: u64 = 1_300;
 /// How long a transaction may do nothing, in milliseconds. Then the server ends it, and its locks are free: an order
 /// service that is frozen inside one stops the others no longer.
 pub const IDLE_IN_TRANSACTION_MAX_MS: u64 = 1_000;
@@ -40,6 +40,12 @@ impl FromStr for PostgresUrl {
     fn from_str(url: &str) -> Result<Self, InvalidUrl> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(InvalidUrl("must begin with postgres:// or postgresql://".to_owned()));
+        }
+        // Else a part of a password would be taken for the host, the database or an option, and be shown.
+        if url.splitn(4, ['/', '?', '#']).nth(3).is_some_and(|rest| rest.contains('@')) {
+            return Err(InvalidUrl(
+                "has an @ after its host: in names and passwords write %2F for /, %40 for @".to_owned(),
+            ));
         }
         let options = PgConnectOptions::from_str(url).map_err(|error| InvalidUrl(error.to_string()))?;
         let options = if url.contains("sslmode=") || url.contains("ssl-mode=") {
@@ -113,8 +119,11 @@ impl Server {
         if self.encoding != "UTF8" {
             return Some(format!("the database is encoded as {}: UTF8 is needed", self.encoding));
         }
-        if self.synchronous_commit == "off" {
-            return Some("synchronous_commit is off: a crash would lose orders that were answered".to_owned());
+        if !["on", "remote_apply"].contains(&self.synchronous_commit.as_str()) {
+            return Some(format!(
+                "synchronous_commit is {}: a crash could lose orders that were answered; on or remote_apply is needed",
+                self.synchronous_commit
+            ));
         }
         let bounds = [self.idle_ms, self.statement_ms, self.lock_ms];
         let wanted = [IDLE_IN_TRANSACTION_MAX_MS, STATEMENT_MAX_MS, LOCK_WAIT_MAX_MS];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use contracts::values::{Epoch, Item, Lease, Timestamp};
 use sqlx::PgConnection;
 
-use super::{PostgresLedger, commit::LOCK_ITEMS, item_lock};
+use super::{PostgresLedger, Session, commit::LOCK_ITEMS, item_lock};
 use crate::ledger::{
     ItemStock, LEASE_GRACE_MS, LedgerError, OpenOutcome, QUERY_BATCH_MAX, Restock, RestockOutcome,
     rows::{StoredTime, bounded, corrupt},
@@ -49,8 +49,13 @@ async fn count(connection: &mut PgConnection, items: &[&str], initial: i64) -> R
 }
 
 impl PostgresLedger {
-    pub(super) async fn lend(&self, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, LedgerError> {
-        let mut session = self.session().await?;
+    pub(super) async fn lend(
+        &self,
+        mut session: Session,
+        item: &Item,
+        initial: i64,
+        dead: Epoch,
+    ) -> Result<OpenOutcome, LedgerError> {
         let mut transaction = session.begin().await?;
         sqlx::query(LOCK_ITEM_ALONE).bind(item_lock(item)).execute(&mut *transaction).await?;
         let now = self.env.now();
@@ -80,17 +85,25 @@ impl PostgresLedger {
         Ok(OpenOutcome::Lease(Lease { item: item.clone(), epoch: Epoch(epoch), received, sold }))
     }
 
-    pub(super) async fn count(&self, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, LedgerError> {
+    pub(super) async fn count(
+        &self,
+        mut session: Session,
+        items: &[Item],
+        initial: i64,
+    ) -> Result<Vec<ItemStock>, LedgerError> {
         bounded(items.len(), QUERY_BATCH_MAX)?;
         let items: Vec<&str> = items.iter().map(Item::as_str).collect();
-        let mut session = self.session().await?;
         let counted = count(&mut session, &items, initial).await?;
         session.keep();
         Ok(counted)
     }
 
-    pub(super) async fn journal(&self, restock: &Restock, initial: i64) -> Result<RestockOutcome, LedgerError> {
-        let mut session = self.session().await?;
+    pub(super) async fn journal(
+        &self,
+        mut session: Session,
+        restock: &Restock,
+        initial: i64,
+    ) -> Result<RestockOutcome, LedgerError> {
         let mut transaction = session.begin().await?;
         let (item, quantity) = (restock.item.as_str(), restock.quantity.get());
         sqlx::query(LOCK_ITEMS).bind(vec![item_lock(&restock.item)]).execute(&mut *transaction).await?;

@@ -128,7 +128,11 @@ async fn session_limit(session: &mut Session, limit_ms: u64, before: &str) -> Re
 }
 
 impl PostgresLedger {
-    pub(super) async fn take_events(&self, mut session: Session, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
+    pub(super) async fn take_events(
+        &self,
+        mut session: Session,
+        limit: u32,
+    ) -> Result<Box<dyn OutboxBatch>, LedgerError> {
         self.giving_back.settled().await;
         session_limit(&mut session, OUTBOX_HOLD_MAX_MS, &format!("{BEGIN};")).await?;
         let rows: Vec<EventRow> = sqlx::query_as(OLDEST_FREE).bind(i64::from(limit)).fetch_all(&mut *session).await?;

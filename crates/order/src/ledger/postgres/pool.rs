@@ -16,13 +16,14 @@ use std::{
 };
 
 use service::environment::Env;
-use sqlx::{Connection, PgConnection, Postgres, Transaction, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction, postgres::PgConnectOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{BEGIN, connect};
 use crate::ledger::LedgerError;
 
-/// Most connections of one order service, one of which the relay has while it publishes.
+/// Most connections of one order service. One of them is kept for the ping: that all others are busy is no outage. One more
+/// the relay has while it publishes.
 pub const CONNECTIONS_MAX: usize = 12;
 /// Longest wait for one of them to become free, in milliseconds.
 pub const SLOT_WAIT_MAX_MS: u64 = 1_500;
@@ -43,6 +44,7 @@ struct Shared {
     /// Whether the schema was found to be the one that is needed.
     is_open: AtomicBool,
     slots: Arc<Semaphore>,
+    ping_slot: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -67,8 +69,9 @@ enum Unreachable {
     NotOpen,
     #[error("down: {0}")]
     Outage(String),
-    #[error("no connection became free within {SLOT_WAIT_MAX_MS} ms")]
-    Busy,
+    /// Milliseconds.
+    #[error("no connection became free within {0} ms")]
+    Busy(u64),
 }
 
 impl From<Unreachable> for LedgerError {
@@ -79,8 +82,9 @@ impl From<Unreachable> for LedgerError {
 
 impl Pool {
     pub(super) fn new(options: PgConnectOptions, env: Env) -> Self {
-        let (is_open, slots) = (AtomicBool::new(false), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
-        Self(Arc::new(Shared { env, options, is_open, slots, state: Mutex::default() }))
+        let (is_open, state) = (AtomicBool::new(false), Mutex::default());
+        let [slots, ping_slot] = [CONNECTIONS_MAX - 1, 1].map(|permits| Arc::new(Semaphore::new(permits)));
+        Self(Arc::new(Shared { env, options, is_open, slots, ping_slot, state }))
     }
 
     pub(super) fn env(&self) -> &Env {
@@ -101,17 +105,41 @@ impl Pool {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection. During an outage the answer comes at once, and the next try goes on behind it.
-    pub(super) async fn take(&self) -> Result<Session, LedgerError> {
+    /// Does `work` with a connection, within a limit of milliseconds from when one is free for it: having to wait for that
+    /// is no sign of an outage.
+    pub(super) async fn call<T, W: Future<Output = Result<T, LedgerError>>>(
+        &self,
+        limit_ms: u64,
+        work: impl FnOnce(Session) -> W,
+    ) -> Result<T, LedgerError> {
+        let slot = self.slot(&self.0.slots, SLOT_WAIT_MAX_MS).await?;
+        self.within(limit_ms, async { work(self.take(slot).await?).await }).await
+    }
+
+    /// The same with the connection that is kept for the ping.
+    pub(super) async fn ping<T, W: Future<Output = Result<T, LedgerError>>>(
+        &self,
+        limit_ms: u64,
+        work: impl FnOnce(Session) -> W,
+    ) -> Result<T, LedgerError> {
+        let slot = self.slot(&self.0.ping_slot, limit_ms).await?;
+        self.within(limit_ms, async { work(self.take(slot).await?).await }).await
+    }
+
+    /// The right to a connection. During an outage the answer comes at once, and the next try goes on behind it.
+    async fn slot(&self, slots: &Arc<Semaphore>, wait_ms: u64) -> Result<OwnedSemaphorePermit, Unreachable> {
         if !self.0.is_open.load(Ordering::Acquire) {
-            return Err(Unreachable::NotOpen.into());
+            return Err(Unreachable::NotOpen);
         }
-        if let Some(why) = self.outage() {
-            return Err(Unreachable::Outage(why).into());
-        }
-        let slot = self.0.slots.clone().acquire_owned();
-        let slot = self.0.env.timeout(Duration::from_millis(SLOT_WAIT_MAX_MS), slot).await;
-        let slot = slot.map_err(|_| Unreachable::Busy)?.expect("the semaphore is never closed");
+        self.check_outage()?;
+        let slot = self.0.env.timeout(Duration::from_millis(wait_ms), slots.clone().acquire_owned()).await;
+        let slot = slot.map_err(|_| Unreachable::Busy(wait_ms))?.expect("the semaphore is never closed");
+        // It may have begun meanwhile.
+        self.check_outage()?;
+        Ok(slot)
+    }
+
+    async fn take(&self, slot: OwnedSemaphorePermit) -> Result<Session, LedgerError> {
         if let Some(connection) = self.state().idle.pop() {
             return Ok(Session { connection: Some(connection), pool: self.clone(), _slot: slot });
         }
@@ -155,17 +183,17 @@ impl Pool {
         }
     }
 
-    /// Why there is no connection to be had, if so. Sets off the next try when it is time.
-    fn outage(&self) -> Option<String> {
+    /// Whether there are connections to be had. If not, sets off the next try when it is time.
+    fn check_outage(&self) -> Result<(), Unreachable> {
         let mut state = self.state();
-        let outage = state.outage.as_mut()?;
+        let Some(outage) = state.outage.as_mut() else { return Ok(()) };
         let why = outage.why.clone();
         if !outage.probing && self.0.env.uptime() >= outage.next_probe {
             outage.probing = true;
             drop(state);
             self.probe();
         }
-        Some(why)
+        Err(Unreachable::Outage(why))
     }
 
     fn probe(&self) {
@@ -193,7 +221,8 @@ impl Pool {
         Unreachable::Outage(why.to_owned()).into()
     }
 
-    /// Does `work` within a limit of milliseconds, and sees by its failure what has become of the connections.
+    /// Does `work`, which has its slot, within a limit of milliseconds, and sees by its failure what has become of the
+    /// connections.
     pub(super) async fn within<T>(
         &self,
         limit_ms: u64,
@@ -260,6 +289,12 @@ impl Session {
     /// A transaction.
     pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, LedgerError> {
         Ok((**self).begin_with(BEGIN).await?)
+    }
+
+    /// A transaction whose statements wait so many milliseconds for a lock.
+    pub(super) async fn begin_waiting(&mut self, lock_wait_ms: u64) -> Result<Transaction<'_, Postgres>, LedgerError> {
+        let begin = format!("{BEGIN}; SET LOCAL lock_timeout = {lock_wait_ms}");
+        Ok((**self).begin_with(AssertSqlSafe(begin)).await?)
     }
 }
 

@@ -3,7 +3,7 @@
 use contracts::values::{ReservationId, Timestamp};
 use uuid::Uuid;
 
-use super::{PostgresLedger, commit};
+use super::{PostgresLedger, Session, commit};
 use crate::ledger::{
     KeyedOrder, LedgerError, ListQuery, Order, RequestKey,
     rows::{KeyedRow, OrderRow, StoredTime},
@@ -22,22 +22,28 @@ const PAGE_OF_ITEM: &str = "
     ORDER BY created_at DESC, id DESC LIMIT $3";
 
 impl PostgresLedger {
-    pub(super) async fn read_order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
-        let mut session = self.session().await?;
+    pub(super) async fn read_order(
+        &self,
+        mut session: Session,
+        id: ReservationId,
+    ) -> Result<Option<Order>, LedgerError> {
         let row: Option<OrderRow> = sqlx::query_as(ORDER).bind(id.0).fetch_optional(&mut *session).await?;
         session.keep();
         row.map(Order::try_from).transpose()
     }
 
-    pub(super) async fn read_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
-        let mut session = self.session().await?;
+    pub(super) async fn read_by_key(
+        &self,
+        mut session: Session,
+        key: &RequestKey,
+    ) -> Result<Option<KeyedOrder>, LedgerError> {
         let row: Option<KeyedRow> =
             sqlx::query_as(commit::BY_KEY).bind(vec![key.as_str()]).fetch_optional(&mut *session).await?;
         session.keep();
         row.map(|row| Ok(row.parse()?.1)).transpose()
     }
 
-    pub(super) async fn read_page(&self, query: &ListQuery) -> Result<Vec<Order>, LedgerError> {
+    pub(super) async fn read_page(&self, mut session: Session, query: &ListQuery) -> Result<Vec<Order>, LedgerError> {
         // The first page comes after what is above every order.
         let (time, id) = query.after.map_or((Timestamp(i64::MAX), Uuid::max()), |(time, id)| (time, id.0));
         let sql = if query.item.is_some() { PAGE_OF_ITEM } else { PAGE };
@@ -45,7 +51,6 @@ impl PostgresLedger {
         if let Some(item) = &query.item {
             page = page.bind(item.as_str());
         }
-        let mut session = self.session().await?;
         let rows: Vec<OrderRow> = page.fetch_all(&mut *session).await?;
         session.keep();
         rows.into_iter().map(Order::try_from).collect()

@@ -6,7 +6,7 @@ use contracts::values::{Item, ReservationId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::PostgresLedger;
+use super::{PostgresLedger, Session};
 use crate::ledger::{
     LedgerError, QUERY_BATCH_MAX, ResolveQuery, Verdict,
     rows::{self, PINNED, StampRow, StoredTime, bounded},
@@ -54,10 +54,13 @@ fn holds(queries: &[ResolveQuery]) -> BTreeMap<ReservationId, (&Item, bool)> {
 }
 
 impl PostgresLedger {
-    pub(super) async fn judge(&self, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, LedgerError> {
+    pub(super) async fn judge(
+        &self,
+        mut session: Session,
+        queries: &[ResolveQuery],
+    ) -> Result<Vec<Verdict>, LedgerError> {
         bounded(queries.len(), QUERY_BATCH_MAX)?;
         let holds = holds(queries);
-        let mut session = self.session().await?;
         let rows = if holds.is_empty() {
             stamps(&mut session, queries).await?
         } else {
@@ -78,8 +81,7 @@ impl PostgresLedger {
         rows::verdicts(queries, rows)
     }
 
-    pub(super) async fn prune(&self, limit: u32) -> Result<u64, LedgerError> {
-        let mut session = self.session().await?;
+    pub(super) async fn prune(&self, mut session: Session, limit: u32) -> Result<u64, LedgerError> {
         let mut transaction = session.begin().await?;
         let done = sqlx::query(PRUNE).bind(i64::from(limit)).execute(&mut *transaction).await?;
         transaction.commit().await?;
