@@ -20,7 +20,7 @@ up *arguments:
 [no-exit-message]
 stack *arguments:
     @{{ if arguments == "up" { "scripts/servers" } else { "true" } }}
-    @cargo build --locked --package servers --bins {{ if arguments == "up" { "--package edge --package order --package inventory" } else { "" } }}
+    @{{ if arguments == "down" { "test -x target/debug/servers ||" } else { "" } }} cargo build --locked --package servers --bins {{ if arguments == "up" { "--package edge --package order --package inventory" } else { "" } }}
     @exec target/debug/servers stack "$@"
 
 # Every check, in the order that finds mistakes soonest.

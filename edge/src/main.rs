@@ -36,7 +36,8 @@ fn settings(mut settings: Settings) -> Result<(EdgeSettings, TelemetrySettings),
     let telemetry = TelemetrySettings::read(&mut settings);
     let edge = EdgeSettings::read(&mut settings, ADMIN_ADDR_DEFAULT);
     for name in URL_REQUIRED {
-        settings.required(name, "where the service is, as in http://127.0.0.1:50051");
+        settings
+            .required(name, "where the service is, as in http://127.0.0.1:50051, or 50052 for the inventory service");
     }
     settings.finish()?;
     Ok((edge, telemetry))

@@ -28,9 +28,9 @@ pub struct ItemStock {
 }
 
 impl ItemStock {
-    /// Units that a lease granted now would have free.
+    /// Units that a lease granted now would have free: none where a hand in the stock store has sold more than there is.
     pub fn free(&self) -> i64 {
-        self.received - self.sold
+        (self.received - self.sold).max(0)
     }
 }
 

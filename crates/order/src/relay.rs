@@ -77,6 +77,7 @@ impl Relay {
     /// Publishes until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut failures: u32 = 0;
+        let mut trouble = String::new();
         while !stop.is_cancelled() {
             let pause = match self.round().await {
                 Ok(true) => {
@@ -88,9 +89,11 @@ impl Relay {
                     Duration::from_millis(RELAY_IDLE_MS)
                 }
                 Err(error) => {
-                    if failures == 0 {
+                    // Once for each cause in turn.
+                    if failures == 0 || trouble != error.to_string() {
                         tracing::warn!(%error, "events wait in the outbox");
                     }
+                    trouble = error.to_string();
                     failures += 1;
                     self.declared = false;
                     self.backoff(failures)

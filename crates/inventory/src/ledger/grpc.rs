@@ -57,7 +57,7 @@ impl StockLedger for GrpcLedger {
             })
             .await?;
         let parse = |stock: contracts::orders::v1::ItemStock| {
-            if stock.epoch < 0 || stock.sold < 0 || stock.received < stock.sold {
+            if stock.epoch < 0 || stock.sold < 0 || stock.received < 0 {
                 return Err(Failure::internal(format!("a stock that cannot be: {stock:?}")));
             }
             Ok(ItemStock { epoch: Epoch(stock.epoch), received: stock.received, sold: stock.sold })

@@ -199,3 +199,15 @@ async fn a_hold_of_no_size_is_due_with_the_others() {
     let due = stage.store.due().await.expect("it answers");
     assert!(due.iter().all(|hold| hold.stamp.number == 0) && due.len() == 3, "{due:?}");
 }
+
+#[tokio::test]
+async fn a_hold_larger_than_all_that_is_held_is_refused() {
+    let fixture = SingleFixture::start_with(&[]).await;
+    let stage = Stage::open(&fixture, 100, 0).await;
+    stage.held(id(1), 5).await;
+    for text in ["50:1", "5:2"] {
+        fixture.redis.cli(&["HSET", "{widget}:holds", &id(1).to_string(), text]).await;
+        assert_eq!(stage.reserve(id(1), 50).await, ReserveReply::NotOpen, "{text}");
+        assert_eq!(stage.reserve(id(1), 5).await, ReserveReply::NotOpen, "{text}");
+    }
+}

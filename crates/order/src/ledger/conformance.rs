@@ -226,6 +226,7 @@ macro_rules! ledger_conformance {
                 initial_counts_at_the_first_lease_only
                 a_lease_has_counted_every_order_settled_or_not
                 an_epoch_at_the_end_of_numbers_is_an_error
+                an_item_sold_beyond_its_stock_is_lent_to_nobody
                 stock_is_answered_in_order_and_writes_nothing
                 stock_of_many_items_has_a_bound;
             judging:

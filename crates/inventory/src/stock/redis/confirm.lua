@@ -8,7 +8,7 @@ local id, epoch, number = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if epoch < item.epoch then return { 'superseded' } end
 if epoch > item.epoch then return not_open('epoch') end
 
-local hold = hold_of(id)
+local hold = hold_of(item, id)
 if hold and hold.broken then return not_open('hold') end
 if not hold or hold.number ~= number then return { 'already_done' } end
 item.held, item.sold, item.holds = item.held - hold.quantity, item.sold + hold.quantity, item.holds - 1

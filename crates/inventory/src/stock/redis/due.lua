@@ -10,7 +10,7 @@ if item.why then return { 'not_open', item.why, unregister(item) } end
 local ids = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', digits(now()), 'LIMIT', 0, ARGV[1])
 local reply = { 'due', item.epoch, #ids == tonumber(ARGV[1]) and 1 or 0 }
 for _, id in ipairs(ids) do
-  local hold = hold_of(id)
+  local hold = hold_of(item, id)
   if hold.broken then hold = { number = 0, quantity = 1, deadline = hold.deadline or 0 } end
   for _, value in ipairs({ id, hold.number, hold.quantity, hold.deadline }) do table.insert(reply, value) end
 end

@@ -106,14 +106,15 @@ end
 
 local function not_open(why) return { 'not_open', why } end
 
--- The hold of this id on an open item: nil if there is none, `broken` if a hand has touched it.
-local function hold_of(id)
+-- The hold of this id on an open item: nil if there is none, `broken` if a hand has touched it so that it shows.
+local function hold_of(item, id)
   local text, deadline = redis.call('HGET', KEYS[3], id), redis.call('ZSCORE', KEYS[4], id)
   if not text and not deadline then return nil end
   local quantity, number = (text or ''):match('^(%d+):(%d+)$')
   local hold = { quantity = integer(quantity), number = integer(number), deadline = integer(deadline) }
   hold.broken = not (hold.quantity and hold.number and hold.deadline and hold.number > 0
-    and hold.quantity > 0 and hold.quantity <= QUANTITY_MAX)
+    and hold.number <= item.number and hold.quantity > 0 and hold.quantity <= QUANTITY_MAX
+    and hold.quantity <= item.held)
   return hold
 end
 

@@ -7,7 +7,7 @@ if item.why then return not_open(item.why) end
 local id, epoch, number, marker_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 if number ~= 0 and epoch ~= item.epoch then return { 'superseded' } end
 
-local hold = hold_of(id)
+local hold = hold_of(item, id)
 if hold and hold.broken then return not_open('hold') end
 -- Nobody asked for a verdict on a hold of another number. It stays, and a marker would hide it.
 if hold and hold.number ~= number then return { 'absent' } end

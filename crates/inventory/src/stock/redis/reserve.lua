@@ -9,7 +9,7 @@ local id, quantity = ARGV[1], tonumber(ARGV[2])
 local deadline = now() + tonumber(ARGV[3])
 
 -- Holds come first: after a clock has jumped back, a marker that was over when the hold was made is alive again.
-local hold = hold_of(id)
+local hold = hold_of(item, id)
 if hold then
   if hold.broken then return not_open('hold') end
   if hold.quantity ~= quantity then return { 'mismatch' } end

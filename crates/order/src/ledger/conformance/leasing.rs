@@ -6,7 +6,8 @@ use contracts::values::{Epoch, Item};
 
 use super::{Bench, item, units};
 use crate::ledger::{
-    CommitOutcome, ItemStock, LEASE_GRACE_MS, NewOrder, OpenOutcome, QUERY_BATCH_MAX, Restock, RestockOutcome,
+    CommitOutcome, ItemStock, LEASE_GRACE_MS, LedgerError, NewOrder, OpenOutcome, QUERY_BATCH_MAX, Restock,
+    RestockOutcome,
 };
 
 async fn open(bench: &Bench, item: &Item, dead: Epoch) -> OpenOutcome {
@@ -142,4 +143,18 @@ pub async fn stock_of_many_items_has_a_bound(bench: &Bench) {
     let lease = bench.lease(&items[499], 77).await;
     assert_eq!(lease.received, 5);
     assert!(matches!(bench.commit_one(&bench.order(&lease)).await, CommitOutcome::Created(_)));
+}
+
+/// Whatever made it so: the ledger shows no stock, and the old lease is over.
+pub async fn an_item_sold_beyond_its_stock_is_lent_to_nobody(bench: &Bench) {
+    let widget = item("widget");
+    let lease = bench.lease(&widget, 10).await;
+    bench.sell(&bench.order(&lease)).await;
+    let Some(done) = bench.sql("UPDATE stock_leases SET initial = 0").await else { return };
+    done.expect("changed");
+    let refused = bench.ledger.open_stock(&widget, 10, lease.epoch).await;
+    assert!(matches!(refused, Err(LedgerError::Corrupt(_))), "{refused:?}");
+    let stock = bench.stock(&widget).await;
+    assert_eq!(stock.free(), 0, "{stock:?}");
+    assert!(stock.epoch > lease.epoch, "what was held under the old lease is over");
 }

@@ -64,10 +64,11 @@ impl SqliteLedger {
         let [ItemStock { received, sold, .. }] = counted[..] else {
             return Err(corrupt(&"lease", item));
         };
+        transaction.commit().await?;
+        // A hand has sold more than there is. Nobody gets the item, and orders under its old leases end too.
         if sold > received {
             return Err(corrupt(&"oversold", &format_args!("{item}: {sold} of {received}")));
         }
-        transaction.commit().await?;
         Ok(OpenOutcome::Lease(Lease { item: item.clone(), epoch: Epoch(epoch), received, sold }))
     }
 
