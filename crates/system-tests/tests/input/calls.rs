@@ -160,7 +160,6 @@ async fn the_ledger_service_refuses_what_is_out_of_range() {
         query(ID, stamp("{widget}", 1, 1)),
         query(ID, stamp("widget", 0, 1)),
         query(ID, stamp("widget", -1, 1)),
-        query(ID, stamp("widget", 1, 0)),
         query(ID, stamp("widget", 1, -1)),
         query(ID, stamp("widget", 1, i64::MIN)),
     ] {
