@@ -10,7 +10,7 @@ use service::{
     telemetry::TelemetrySettings,
 };
 
-use crate::stock::redis::target::RedisTarget;
+use crate::stock::redis::target::{REDIS_PORT, RedisTarget};
 
 /// Where the stock store is, when it is not embedded.
 pub const STOCK: ServerSettings = ServerSettings {
@@ -18,7 +18,7 @@ pub const STOCK: ServerSettings = ServerSettings {
     url: "REDIS_URL",
     scheme: "redis",
     host: "REDIS_HOST",
-    port: ("REDIS_PORT", 6379),
+    port: ("REDIS_PORT", REDIS_PORT),
     login: None,
     database: None,
 };

@@ -16,7 +16,7 @@ use contracts::{
 /// Most orders of one [`Ledger::commit`].
 pub const COMMIT_BATCH_MAX: usize = 256;
 /// Most events that are counted: counting more would take longer than anybody may wait.
-pub const OUTBOX_COUNT_MAX: u64 = 1_000_000;
+pub const OUTBOX_COUNT_MAX: i64 = 1_000_000;
 /// How long a fresh lease is left alone before another may fence it, in milliseconds.
 pub const LEASE_GRACE_MS: u64 = 250;
 

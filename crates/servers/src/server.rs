@@ -201,6 +201,7 @@ pub fn end_children() {
         }
         send_all(left, Signal::KILL);
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        // The process is about to end: nothing else is to run meanwhile.
         std::thread::sleep(POLL);
     }
 }
@@ -254,6 +255,7 @@ impl Drop for Running {
                 if !matches!(self.child.try_wait(), Ok(None)) {
                     return;
                 }
+                // A drop cannot await; the time is bounded by END_LIMIT.
                 std::thread::sleep(POLL / 4);
             }
         }

@@ -59,12 +59,6 @@ impl RedisTarget {
             _ => Err(unknown_scheme()),
         }
     }
-
-    /// One server without a password, by host and port.
-    pub fn host(host: &str, port: u16) -> Result<Self, String> {
-        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
-        address(false, "", &host, port, "").map(Self::Single)
-    }
 }
 
 fn unknown_scheme() -> String {
@@ -190,8 +184,6 @@ mod tests {
         assert_eq!(shown("redis://[::1]"), "Redis at ::1:6379");
         assert_eq!(shown("redis+sentinel://a,b:7/mymaster"), "Redis mymaster of the Sentinels a:26379,b:7");
         assert_eq!(shown("rediss+cluster://a,b:7/"), "Redis Cluster of a:6379,b:7");
-        assert_eq!(RedisTarget::host("cache", 7).expect("sane").to_string(), "Redis at cache:7");
-        assert_eq!(RedisTarget::host("::1", 7).expect("sane").to_string(), "Redis at ::1:7");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{BEGIN, CALL_MAX_MS, IDLE_IN_TRANSACTION_MAX_MS, Pool, PostgresLedger, Session};
 use crate::ledger::{
-    LedgerError, OutboxBacklog, OutboxBatch, OutboxEvent,
+    LedgerError, OUTBOX_COUNT_MAX, OutboxBacklog, OutboxBatch, OutboxEvent,
     rows::{EventRow, StoredTime},
 };
 
@@ -33,7 +33,7 @@ const SETTLE: &str = "
     UPDATE stock_leases l SET settled = l.settled + sold.units FROM sold WHERE l.item = sold.item";
 
 const BACKLOG: &str = "
-    SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT 1000000) AS counted),
+    SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT $1) AS counted),
            (SELECT created_at FROM outbox ORDER BY seq LIMIT 1)";
 
 /// How many dropped batches are on their way back. The next one is taken after them, so that it finds their events.
@@ -152,7 +152,8 @@ impl PostgresLedger {
     }
 
     pub(super) async fn backlog(&self, mut session: Session) -> Result<OutboxBacklog, LedgerError> {
-        let (events, oldest): (i64, Option<StoredTime>) = sqlx::query_as(BACKLOG).fetch_one(&mut *session).await?;
+        let (events, oldest): (i64, Option<StoredTime>) =
+            sqlx::query_as(BACKLOG).bind(OUTBOX_COUNT_MAX).fetch_one(&mut *session).await?;
         session.keep();
         Ok(OutboxBacklog { events: u64::try_from(events).unwrap_or_default(), oldest: oldest.map(|time| time.0) })
     }

@@ -10,7 +10,7 @@ use contracts::values::Timestamp;
 use sqlx::SqlitePool;
 
 use super::{SqliteLedger, json_numbers};
-use crate::ledger::{LedgerError, OutboxBacklog, OutboxBatch, OutboxEvent, rows::EventRow};
+use crate::ledger::{LedgerError, OUTBOX_COUNT_MAX, OutboxBacklog, OutboxBatch, OutboxEvent, rows::EventRow};
 
 /// Oldest first, whatever was taken before: an event that was given back is the next one again.
 const OLDEST_FREE: &str = "
@@ -29,7 +29,7 @@ const RAISE_SETTLED: &str = "
 const DELETE: &str = "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each($1))";
 
 const BACKLOG: &str = "
-    SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT 1000000) AS counted),
+    SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT $1) AS counted),
            (SELECT created_at FROM outbox ORDER BY seq LIMIT 1)";
 
 /// Which events relays of this process have in hand.
@@ -97,7 +97,8 @@ impl SqliteLedger {
     }
 
     pub(super) async fn backlog(&self) -> Result<OutboxBacklog, LedgerError> {
-        let (events, oldest): (i64, Option<i64>) = sqlx::query_as(BACKLOG).fetch_one(&self.readers).await?;
+        let (events, oldest): (i64, Option<i64>) =
+            sqlx::query_as(BACKLOG).bind(OUTBOX_COUNT_MAX).fetch_one(&self.readers).await?;
         Ok(OutboxBacklog { events: u64::try_from(events).unwrap_or_default(), oldest: oldest.map(Timestamp) })
     }
 }
