@@ -63,7 +63,7 @@ impl RabbitMqConsumer {
 
     /// What our publishers cannot have published becomes a dead letter, where it was not one before.
     fn accepted(&mut self, delivered: Delivered) -> Option<Delivery> {
-        let Delivered { delivery_tag: tag, properties, data, .. } = delivered;
+        let Delivered { delivery_tag: tag, properties, data, redelivered, .. } = delivered;
         let message = message(&self.queue, &properties, data);
         if !self.is_dead_letter_queue() && check_batch(slice::from_ref(&message)).is_err() {
             warn!(
@@ -77,7 +77,9 @@ impl RabbitMqConsumer {
             return None;
         }
         self.unsettled.insert(tag);
-        Some(Delivery { tag, message, earlier_deliveries: earlier_deliveries(&properties) })
+        // From RabbitMQ 4 on a dead letter brings the count of the queue that it comes from.
+        let earlier_deliveries = if redelivered { earlier_deliveries(&properties) } else { 0 };
+        Some(Delivery { tag, message, earlier_deliveries })
     }
 
     fn is_dead_letter_queue(&self) -> bool {
