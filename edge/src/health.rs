@@ -1,6 +1,6 @@
 //! `/healthz` and `/readyz`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -59,7 +59,7 @@ pub fn health_check(env: Env, orders: Peer, inventory: Peer, ready: Ready) -> He
                 serving(&inventory, &call, "inventory.v1.InventoryService"),
             );
             let parts = vec![("order".to_owned(), order), ("inventory".to_owned(), inventory)];
-            HealthReport { ready: ready() && order, parts }
+            HealthReport { ready: ready() && order, parts, causes: BTreeMap::new() }
         })
     })
 }

@@ -9,7 +9,7 @@ use edge::{
 use futures::{FutureExt, future::BoxFuture};
 use prometheus_client::registry::Registry;
 use service::{
-    admin, cli,
+    admin, cli, healthcheck,
     http::HttpMetrics,
     lifecycle::Lifecycle,
     rpc_client::Peer,
@@ -20,11 +20,16 @@ use service::{
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    if let Err(done) = cli::command("edge", HELP, &[]) {
-        return done;
+fn main() -> ExitCode {
+    match cli::command("edge", HELP, &[healthcheck::COMMAND]) {
+        Ok(None) => serve_until_signal(),
+        Ok(Some(_)) => healthcheck::run(ADMIN_ADDR_DEFAULT),
+        Err(done) => done,
     }
+}
+
+#[tokio::main]
+async fn serve_until_signal() -> ExitCode {
     service::open_files::raise_limit();
     match settings(Settings::from_env()) {
         Ok((settings, telemetry)) => Telemetry::around("edge", telemetry, run(settings)).await,

@@ -11,12 +11,12 @@ use inventory::{
     grpc::InventoryGrpc,
     ledger::grpc::GrpcLedger,
     metrics::InventoryMetrics,
-    settings::{HELP, ProcessSettings, REPLAY_COMMAND},
+    settings::{ADMIN_ADDR_DEFAULT, HELP, ProcessSettings, REPLAY_COMMAND},
     stock::{StockStore, redis::RedisStock},
 };
 use prometheus_client::registry::Registry;
 use service::{
-    admin, cli,
+    admin, cli, healthcheck,
     lifecycle::Lifecycle,
     readiness,
     rpc::{RpcMetrics, RpcServer},
@@ -29,15 +29,19 @@ use tonic::server::NamedService;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
+fn main() -> ExitCode {
+    match cli::command("inventory-service", HELP, &[REPLAY_COMMAND, healthcheck::COMMAND]) {
+        Ok(Some(healthcheck::COMMAND)) => healthcheck::run(ADMIN_ADDR_DEFAULT),
+        Ok(command) => work(command),
+        Err(done) => done,
+    }
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn work(command: Option<&str>) -> ExitCode {
     service::tls::install();
     service::open_files::raise_limit();
-    let done = match cli::command("inventory-service", HELP, &[REPLAY_COMMAND]) {
-        Ok(None) => serve_until_signal().await,
-        Ok(Some(_)) => replay_dead_letters().await,
-        Err(done) => return done,
-    };
+    let done = if command.is_some() { replay_dead_letters().await } else { serve_until_signal().await };
     done.unwrap_or_else(|bad| cli::fail(EXIT_BAD_SETTINGS, &bad))
 }
 

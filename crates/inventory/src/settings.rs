@@ -6,7 +6,7 @@ use broker::{rabbitmq::RabbitMqUrl, settings::BROKER};
 use contracts::values::INITIAL_STOCK_MAX;
 use http::Uri;
 use service::{
-    settings::{BadSettings, ServerSettings, Settings},
+    settings::{BadSettings, LoginSettings, ServerSettings, Settings},
     telemetry::TelemetrySettings,
 };
 
@@ -19,7 +19,7 @@ pub const STOCK: ServerSettings = ServerSettings {
     scheme: "redis",
     host: "REDIS_HOST",
     port: ("REDIS_PORT", REDIS_PORT),
-    login: None,
+    login: Some(LoginSettings { user: ("REDIS_USER", ""), password: "REDIS_PASSWORD" }),
     database: None,
 };
 /// The command that publishes dead letters again and ends.
@@ -31,13 +31,14 @@ pub const ADMIN_ADDR_DEFAULT: &str = "127.0.0.1:9467";
 pub const HELP: &str = "\
 Holds, releases and counts stock in Redis, and consumes the events of RabbitMQ.
 
-Usage: inventory-service [replay-dead-letters | --help | --version]
+Usage: inventory-service [replay-dead-letters | healthcheck | --help | --version]
 
 replay-dead-letters publishes the events that could not be handled again, and ends. It needs BROKER_URL alone.
+healthcheck asks the inventory service of the same ADMIN_ADDR whether it is ready, and ends.
 
 Settings are environment variables:
   REDIS_URL                    Redis, as in redis://host:6379; see README.md for Sentinel and Cluster  [required]
-    or REDIS_HOST, REDIS_PORT
+    or REDIS_HOST, REDIS_PORT, REDIS_USER, REDIS_PASSWORD
   BROKER_URL                   RabbitMQ, as in amqp://user:password@host:5672/vhost                     [required]
     or BROKER_HOST, BROKER_PORT, BROKER_USER, BROKER_PASSWORD
   ORDER_URL                    the order service's gRPC, as in http://127.0.0.1:50051; several with commas  [required]

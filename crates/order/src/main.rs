@@ -1,10 +1,10 @@
 //! The order service as a process of its own.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use broker::{Broker, queues, rabbitmq::RabbitMqBroker};
 use contracts::{
-    DESCRIPTORS,
+    DESCRIPTORS, Failure,
     orders::v1::{ledger_service_server::LedgerServiceServer, order_service_server::OrderServiceServer},
 };
 use futures::{FutureExt, future::BoxFuture};
@@ -14,12 +14,13 @@ use order::{
     inventory::grpc::GrpcInventory,
     ledger::{Ledger, postgres::PostgresLedger},
     metrics::OrderMetrics,
-    settings::{HELP, LEDGER, MIGRATE_COMMAND, ProcessSettings},
+    settings::{ADMIN_ADDR_DEFAULT, HELP, LEDGER, MIGRATE_COMMAND, ProcessSettings},
 };
 use prometheus_client::registry::Registry;
 use service::{
-    admin, cli,
+    admin, cli, healthcheck,
     lifecycle::Lifecycle,
+    outage::Outage,
     readiness,
     rpc::{RpcMetrics, RpcServer},
     rpc_client::Peer,
@@ -29,28 +30,44 @@ use service::{
 };
 use tonic::server::NamedService;
 
+/// How long `migrate` waits for Postgres to answer, in milliseconds.
+const MIGRATE_WAIT_MAX_MS: u64 = 30_000;
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
+fn main() -> ExitCode {
+    match cli::command("order-service", HELP, &[MIGRATE_COMMAND, healthcheck::COMMAND]) {
+        Ok(Some(healthcheck::COMMAND)) => healthcheck::run(ADMIN_ADDR_DEFAULT),
+        Ok(command) => work(command),
+        Err(done) => done,
+    }
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn work(command: Option<&str>) -> ExitCode {
     service::tls::install();
     service::open_files::raise_limit();
-    let done = match cli::command("order-service", HELP, &[MIGRATE_COMMAND]) {
-        Ok(None) => serve_until_signal().await,
-        Ok(Some(_)) => migrate().await,
-        Err(done) => return done,
-    };
+    let done = if command.is_some() { migrate().await } else { serve_until_signal().await };
     done.unwrap_or_else(|bad| cli::fail(EXIT_BAD_SETTINGS, &bad))
 }
 
-/// Brings the schema up to date, once.
+/// Brings the schema up to date, once. Waits for a Postgres that does not answer yet, but for nothing else.
 async fn migrate() -> Result<ExitCode, BadSettings> {
     let mut settings = Settings::from_env();
     let telemetry = TelemetrySettings::read(&mut settings);
     let ledger = settings.server_required(&LEDGER, str::parse);
     let ledger = settings.finish_with(ledger)?;
     let work = async {
-        PostgresLedger::new(&ledger, Lifecycle::new().env()).prepare(true).await?;
+        let env = Lifecycle::new().env();
+        let ledger = PostgresLedger::new(&ledger, env.clone());
+        let wait_end = env.uptime() + Duration::from_millis(MIGRATE_WAIT_MAX_MS);
+        let mut outage = Outage::new(env.clone(), "migrating the ledger's schema");
+        while let Err(error) = ledger.prepare(true).await {
+            if !error.is_for_now() || env.uptime() >= wait_end {
+                return Err(error.into());
+            }
+            env.sleep(outage.failed(&Failure::unavailable(error))).await;
+        }
         tracing::info!("the schema is up to date");
         Ok(ExitCode::SUCCESS)
     };

@@ -31,9 +31,10 @@ pub const ADMIN_ADDR_DEFAULT: &str = "127.0.0.1:9466";
 pub const HELP: &str = "\
 Places orders: keeps the ledger in Postgres and publishes its events to RabbitMQ.
 
-Usage: order-service [migrate | --help | --version]
+Usage: order-service [migrate | healthcheck | --help | --version]
 
 migrate brings the schema up to date as the role of DB_URL, and ends.
+healthcheck asks the order service of the same ADMIN_ADDR whether it is ready, and ends.
 
 Settings are environment variables:
   DB_URL                       Postgres, as in postgres://user:password@host:5432/database              [required]

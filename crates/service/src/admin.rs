@@ -27,12 +27,16 @@ pub struct HealthReport {
     pub ready: bool,
     /// The things it depends on, and whether each is well.
     pub parts: Vec<(String, bool)>,
+    /// Why those that are not well are not, in words for the operator, where that is known.
+    pub causes: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
 struct HealthBody<'a> {
     status: &'static str,
     parts: BTreeMap<&'a str, &'static str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    causes: &'a BTreeMap<String, String>,
 }
 
 /// 200 when ready, else 503. Parts that are not well make a ready process `degraded`.
@@ -45,7 +49,7 @@ impl IntoResponse for HealthReport {
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
         let parts = self.parts.iter().map(|(name, ok)| (name.as_str(), if *ok { "ok" } else { "failing" }));
-        let body = HealthBody { status, parts: parts.collect() };
+        let body = HealthBody { status, parts: parts.collect(), causes: &self.causes };
         (code, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
     }
 }

@@ -22,9 +22,18 @@ pub fn command(name: &str, help: &str, commands: &[&'static str]) -> Result<Opti
             return Err(fail(EXIT_BAD_ARGUMENTS, &format!("{name} takes one argument at most: {taken}")));
         }
     };
+    Err(say(&text))
+}
+
+/// Says what was asked for.
+pub fn succeed(what: &dyn Display) -> ExitCode {
+    say(&format!("{what}\n"))
+}
+
+fn say(text: &str) -> ExitCode {
     // Nobody reading is no failure.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    Err(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 /// Says on stderr why the process ends. For failures before logging starts and those that a person should see plainly.

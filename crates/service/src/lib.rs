@@ -9,7 +9,7 @@
 //! - [`server`]: listening, for HTTP and gRPC alike
 //! - [`rpc`], [`rpc_client`]: the two sides of gRPC; [`health`]: asking a peer whether it serves
 //! - [`http`]: metrics and request ids of HTTP
-//! - [`admin`]: metrics and health over HTTP
+//! - [`admin`]: metrics and health over HTTP; [`healthcheck`]: the command that asks for it
 //! - [`readiness`]: health, over gRPC and HTTP, in step with the stores
 //! - [`outage`]: how background work waits while something is down
 //! - [`lifecycle`]: start and end of a process; [`open_files`]: how many it may have
@@ -19,6 +19,7 @@ pub mod call;
 pub mod cli;
 pub mod environment;
 pub mod health;
+pub mod healthcheck;
 pub mod http;
 pub mod lifecycle;
 pub mod manual;

@@ -82,10 +82,13 @@ pub fn report(lifecycle: &Lifecycle, checks: Vec<Check>) -> HealthCheck {
         Box::pin(async move {
             let ask = |check: &Check| {
                 let (check, env) = (check.clone(), env.clone());
-                async move { (check.name.to_owned(), check.answer(&env).await.is_ok()) }
+                async move { (check.name.to_owned(), check.answer(&env).await) }
             };
-            let parts = join_all(checks.iter().map(ask)).await;
-            HealthReport { ready: serving && parts.first().is_none_or(|(_, well)| *well), parts }
+            let answers = join_all(checks.iter().map(ask)).await;
+            let ready = serving && answers.first().is_none_or(|(_, answer)| answer.is_ok());
+            let parts = answers.iter().map(|(name, answer)| (name.clone(), answer.is_ok())).collect();
+            let causes = answers.into_iter().filter_map(|(name, answer)| Some((name, answer.err()?))).collect();
+            HealthReport { ready, parts, causes }
         })
     })
 }

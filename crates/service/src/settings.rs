@@ -46,7 +46,7 @@ pub struct ServerSettings {
 /// How to sign in to a server.
 #[derive(Debug, Clone, Copy)]
 pub struct LoginSettings {
-    /// The setting of the user, and the usual one.
+    /// The setting of the user, and the usual one; empty where it is usual to have none. Then a user needs a password.
     pub user: (&'static str, &'static str),
     /// The setting of the password, a secret.
     pub password: &'static str,
@@ -198,11 +198,17 @@ impl Settings {
         let Some(login) = &server.login else { return format!("{}://{host}:{port}", server.scheme) };
         let (user_name, user_default) = login.user;
         let user = self.text(user_name).unwrap_or_else(|| user_default.to_owned());
+        let bad_before = self.bad.len();
         let password = self.secret(login.password);
+        if user_default.is_empty() && !user.is_empty() && password.is_none() && self.bad.len() == bad_before {
+            self.bad(user_name, format!("is set without {}", login.password));
+        }
         let password = password.map_or_else(String::new, |password| format!(":{}", escaped(&password)));
         let database = server.database.map(|name| self.text(name).unwrap_or_else(|| user.clone()));
         let path = database.map_or_else(String::new, |database| format!("/{}", escaped(&database)));
-        format!("{}://{}{password}@{host}:{port}{path}", server.scheme, escaped(&user))
+        let login = format!("{}{password}", escaped(&user));
+        let at = if login.is_empty() { "" } else { "@" };
+        format!("{}://{login}{at}{host}:{port}{path}", server.scheme)
     }
 
     /// Records that a setting is missing, if it is. `what` says what it is for.
@@ -340,6 +346,23 @@ mod tests {
         assert_eq!(url(&[("D_HOST", "h")]), Ok(Some("db://admin@h:5/admin".to_owned())));
         let all = [("D_HOST", "::1"), ("D_PORT", "7"), ("D_USER", "a b"), ("D_PASSWORD", "p@:/é"), ("D_DB", "o/o")];
         assert_eq!(url(&all), Ok(Some("db://a%20b:p%40%3A%2F%C3%A9@[::1]:7/o%2Fo".to_owned())));
+    }
+
+    #[test]
+    fn where_no_user_is_usual_there_may_be_a_password_alone_but_no_user_alone() {
+        let login = LoginSettings { user: ("D_USER", ""), password: "D_PASSWORD" };
+        let server = ServerSettings { login: Some(login), database: None, ..DATABASE };
+        let url = |pairs: &[(&str, &str)]| {
+            let mut settings = Settings::from_pairs([&[("D_HOST", "h")], pairs].concat());
+            let url = settings.server(&server, |url| Ok::<_, String>(url.to_owned()));
+            settings.finish().map(|()| url.expect("it is set")).map_err(|bad| bad.to_string())
+        };
+        assert_eq!(url(&[]).as_deref(), Ok("db://h:5"));
+        assert_eq!(url(&[("D_PASSWORD", "p:w")]).as_deref(), Ok("db://:p%3Aw@h:5"));
+        assert_eq!(url(&[("D_USER", "a b"), ("D_PASSWORD", "p@")]).as_deref(), Ok("db://a%20b:p%40@h:5"));
+        assert_eq!(url(&[("D_USER", "u")]), Err("D_USER: is set without D_PASSWORD".to_owned()));
+        let unreadable = url(&[("D_USER", "u"), ("D_PASSWORD_FILE", "/none")]).expect_err("there is no such file");
+        assert!(unreadable.starts_with("D_PASSWORD_FILE: ") && unreadable.lines().count() == 1, "{unreadable}");
     }
 
     #[test]

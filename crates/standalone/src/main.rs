@@ -3,18 +3,23 @@
 use std::{io::Write, process::ExitCode};
 
 use service::{
+    cli, healthcheck,
     lifecycle::Lifecycle,
     settings::{EXIT_BAD_SETTINGS, Settings},
     telemetry::Telemetry,
 };
 use standalone::{
-    settings::StandaloneSettings,
+    settings::{ADMIN_ADDR_DEFAULT, StandaloneSettings},
     stores::Stores,
     system::{Listeners, StartError, System},
 };
 
 const HELP: &str = "\
 The order system in one process. Its stores are embedded, or those servers whose settings are set.
+
+Usage: standalone [healthcheck | --help | --version]
+
+healthcheck asks the process of the same ADMIN_ADDR whether it is ready, and ends.
 
 Settings are environment variables:
   HTTP_ADDR                    HTTP/JSON                                    [127.0.0.1:8080]
@@ -23,7 +28,7 @@ Settings are environment variables:
   ADMIN_ADDR                   /metrics, /healthz, /readyz                  [127.0.0.1:9464]
   DATA_DIR                     embedded ledger and queue, of one process    [./data]
   DB_URL                       Postgres, or POSTGRES_HOST and so on         [embedded]
-  REDIS_URL                    Redis, or REDIS_HOST and REDIS_PORT          [embedded]
+  REDIS_URL                    Redis, or REDIS_HOST and so on               [embedded]
   BROKER_URL                   RabbitMQ, or BROKER_HOST and so on           [embedded]
   MIGRATE                      false: only check the schema in Postgres     [true]
   DEFAULT_STOCK                units an item starts with                    [100]
@@ -38,21 +43,26 @@ Ctrl-C or SIGTERM finishes what is under way and stops; the second one stops at 
 Exit codes: 0 drained, 1 failed, 64 bad arguments, 78 bad settings.
 ";
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    if let Err(done) = service::cli::command("standalone", HELP, &[]) {
-        return done;
+fn main() -> ExitCode {
+    match cli::command("standalone", HELP, &[healthcheck::COMMAND]) {
+        Ok(None) => serve_until_signal(),
+        Ok(Some(_)) => healthcheck::run(ADMIN_ADDR_DEFAULT),
+        Err(done) => done,
     }
+}
+
+#[tokio::main]
+async fn serve_until_signal() -> ExitCode {
     service::tls::install();
     service::open_files::raise_limit();
     let settings = match StandaloneSettings::read(Settings::from_env()) {
         Ok(settings) => settings,
-        Err(bad) => return service::cli::fail(EXIT_BAD_SETTINGS, &bad),
+        Err(bad) => return cli::fail(EXIT_BAD_SETTINGS, &bad),
     };
     let telemetry = Telemetry::start("order-system", settings.telemetry.clone());
     let code = match start(&settings).await {
         Ok(system) => system.run().await,
-        Err(error) => service::cli::fail(1, &error),
+        Err(error) => cli::fail(1, &error),
     };
     telemetry.flush().await;
     code

@@ -17,6 +17,9 @@ use service::{
     telemetry::TelemetrySettings,
 };
 
+/// Where metrics and health of the process are, unless told otherwise.
+pub const ADMIN_ADDR_DEFAULT: &str = "127.0.0.1:9464";
+
 /// Everything.
 #[derive(Debug)]
 pub struct StandaloneSettings {
@@ -47,7 +50,7 @@ impl StandaloneSettings {
             stock: settings.server(&STOCK, RedisTarget::parse),
             broker: settings.server(&BROKER, str::parse),
             telemetry: TelemetrySettings::read(&mut settings),
-            edge: EdgeSettings::read(&mut settings, "127.0.0.1:9464"),
+            edge: EdgeSettings::read(&mut settings, ADMIN_ADDR_DEFAULT),
             order: OrderSettings::read(&mut settings),
             inventory: InventorySettings::read(&mut settings),
         };

@@ -18,7 +18,7 @@ const FILE_BYTES_MAX: u64 = 500_000;
 
 /// Which member may depend on which others, tests included. The arrows point inward: a service knows another through
 /// `contracts` only, and nobody depends on `standalone` or `system-tests`.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("contracts", &[]),
     ("service", &["contracts"]),
     ("servers", &[]),
@@ -26,6 +26,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("order", &["broker", "contracts", "servers", "service"]),
     ("inventory", &["broker", "contracts", "servers", "service"]),
     ("edge", &["contracts", "service"]),
+    ("load", &["service"]),
     ("standalone", &["broker", "contracts", "edge", "inventory", "order", "service"]),
     ("system-tests", &["broker", "contracts", "inventory", "order", "servers", "service"]),
 ];
@@ -292,16 +293,6 @@ fn every_recipe_that_the_documents_show_exists() {
     let broken = shown.into_iter().filter(|(_, recipe)| !recipes.contains_key(recipe));
     let broken: Vec<String> = broken.map(|(document, recipe)| format!("{document}: {recipe}")).collect();
     assert_none(&broken, "the Justfile has no such recipe");
-}
-
-#[test]
-fn the_workflow_runs_exactly_the_recipes_of_ci() {
-    let wanted: BTreeSet<String> = recipes().remove("ci").expect("the Justfile has a recipe ci").into_iter().collect();
-    let workflow = read(".github/workflows/ci-cd.yml");
-    let calls = workflow.lines().filter_map(|line| line.trim().strip_prefix("- run: ./justw "));
-    let called: BTreeSet<String> = calls.map(str::to_owned).collect();
-    assert_eq!(called, wanted, "the workflow's recipes (left) and those of `ci` (right)");
-    assert!(read(".ci/run").ends_with("exec ./justw ci\n"), ".ci/run runs `./justw ci`");
 }
 
 #[test]

@@ -89,9 +89,12 @@ impl PostgresLedger {
     /// repeated after a failure, and be done by several instances at once.
     pub async fn prepare(&self, migrate: bool) -> Result<(), PrepareError> {
         // Large, and done once.
-        Box::pin(schema::prepare(&self.env, self.pool.options(), migrate)).await?;
-        self.pool.open();
-        Ok(())
+        let prepared = Box::pin(schema::prepare(&self.env, self.pool.options(), migrate)).await;
+        match &prepared {
+            Ok(()) => self.pool.open(),
+            Err(error) => self.pool.stay_closed(error.cause()),
+        }
+        prepared
     }
 
     async fn call<T, W: Future<Output = Result<T, LedgerError>>>(

@@ -34,7 +34,9 @@ async fn it_serves_metrics_and_health() {
         let (ready, well) = (Arc::clone(&ready), Arc::clone(&well));
         Arc::new(move || {
             let parts = vec![("ledger".to_owned(), true), ("broker".to_owned(), well.load(Ordering::Relaxed))];
-            let report = HealthReport { ready: ready.load(Ordering::Relaxed), parts };
+            let why = || ("broker".to_owned(), "it is away".to_owned());
+            let causes = (!well.load(Ordering::Relaxed)).then(why).into_iter().collect();
+            let report = HealthReport { ready: ready.load(Ordering::Relaxed), parts, causes };
             Box::pin(std::future::ready(report))
         })
     };
@@ -79,5 +81,7 @@ async fn it_serves_metrics_and_health() {
     ready.store(true, Ordering::Relaxed);
     assert_eq!(readiness().await, (200, serde_json::json!({"status": "ready", "parts": parts("ok")})));
     well.store(false, Ordering::Relaxed);
-    assert_eq!(readiness().await, (200, serde_json::json!({"status": "degraded", "parts": parts("failing")})));
+    let degraded =
+        serde_json::json!({"status": "degraded", "parts": parts("failing"), "causes": {"broker": "it is away"}});
+    assert_eq!(readiness().await, (200, degraded));
 }

@@ -121,7 +121,10 @@ fn address(tls: bool, user: &str, host: &str, port: u16, database: &str) -> Resu
     let port = if ends_with_port { String::new() } else { format!(":{port}") };
     let url = format!("{scheme}://{user}{host}{port}/{database}");
     // What the library says about it may repeat the password.
-    url.into_connection_info().map_err(|_| "has a bad host, port, user or password".to_owned())
+    let info = url.into_connection_info().map_err(|_| "has a bad host, port, user or password".to_owned())?;
+    // Else it would say its name by a command that a user of few rights is refused.
+    let settings = info.redis_settings().clone().set_skip_set_lib_name();
+    Ok(info.set_redis_settings(settings))
 }
 
 /// Addresses only.
@@ -192,6 +195,7 @@ mod tests {
         let settings = info.redis_settings();
         assert_eq!((settings.username(), settings.password()), (Some("us:er"), Some("p@ss/")));
         assert_eq!(settings.db(), 3);
+        assert!(settings.skip_set_lib_name(), "no command that a user of few rights is refused");
         assert!(matches!(info.addr(), ConnectionAddr::TcpTls { insecure: false, .. }));
 
         let Ok(target) = RedisTarget::parse("redis+sentinel://:secret@a,b/main/4") else { panic!() };

@@ -23,6 +23,11 @@ const PEER_SILENCE_MAX_MS: u64 = 10_000;
 /// When the server asks a silent peer whether it is there, and how often, in seconds.
 const KEEPALIVE_IDLE_S: u64 = 5;
 
+/// Postgres' code for a wrong password, and for a user that it does not know either.
+const PASSWORD_REFUSED: &str = "28P01";
+/// Postgres' code for a user who may not sign in, whatever the password.
+const USER_REFUSED: &str = "28000";
+
 /// A URL that names no database of Postgres.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -136,9 +141,28 @@ impl Server {
     }
 }
 
+/// Says to whoever has just changed a password or a user what that takes.
+fn told_what_to_do(options: &PgConnectOptions, error: sqlx::Error) -> LedgerError {
+    let (user, refusal) = (options.get_username(), error.as_database_error());
+    let told = refusal.and_then(|refusal| match refusal.code()?.as_ref() {
+        PASSWORD_REFUSED => Some(format!(
+            "Postgres refuses the password of user \"{user}\": if POSTGRES_PASSWORD was changed after the database was \
+             made, change it there too (ALTER ROLE \"{user}\" PASSWORD '...') or put the old one back"
+        )),
+        USER_REFUSED => Some(format!(
+            "Postgres refuses user \"{user}\": {}; if POSTGRES_USER was changed after the database was made, put the \
+             old one back",
+            refusal.message()
+        )),
+        _ => None,
+    });
+    told.map_or_else(|| error.into(), |told| LedgerError::Store(told.into()))
+}
+
 /// Connects, and refuses a server or a setting that a ledger cannot be kept with.
 pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, LedgerError> {
-    let mut connection = PgConnection::connect_with(options).await?;
+    let connected = PgConnection::connect_with(options).await;
+    let mut connection = connected.map_err(|error| told_what_to_do(options, error))?;
     let server: Server = sqlx::query_as(CHECK).fetch_one(&mut connection).await?;
     match server.objection() {
         None => Ok(connection),

@@ -50,6 +50,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// Why it could not be opened when that was last tried.
+    closed: Option<String>,
     idle: Vec<PgConnection>,
     outage: Option<Outage>,
 }
@@ -65,8 +67,8 @@ struct Outage {
 /// The ledger cannot be asked.
 #[derive(Debug, thiserror::Error)]
 enum Unreachable {
-    #[error("the schema has not been checked yet")]
-    NotOpen,
+    #[error("{}", .0.as_deref().unwrap_or("the schema has not been checked yet"))]
+    NotOpen(Option<String>),
     #[error("down: {0}")]
     Outage(String),
     /// Milliseconds.
@@ -100,6 +102,11 @@ impl Pool {
         self.0.is_open.store(true, Ordering::Release);
     }
 
+    /// Tells callers why they are not let in.
+    pub(super) fn stay_closed(&self, why: String) {
+        self.state().closed = Some(why);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Whole after every statement.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -129,7 +136,7 @@ impl Pool {
     /// The right to a connection. During an outage the answer comes at once, and the next try goes on behind it.
     async fn slot(&self, slots: &Arc<Semaphore>, wait_ms: u64) -> Result<OwnedSemaphorePermit, Unreachable> {
         if !self.0.is_open.load(Ordering::Acquire) {
-            return Err(Unreachable::NotOpen);
+            return Err(Unreachable::NotOpen(self.state().closed.clone()));
         }
         self.check_outage()?;
         let slot = self.0.env.timeout(Duration::from_millis(wait_ms), slots.clone().acquire_owned()).await;
@@ -178,7 +185,8 @@ impl Pool {
             }
             // It is there, and has no room: those that there are go on.
             Ok(Err(error)) if is_full(&error) && self.state().outage.is_none() => Err(error),
-            Ok(Err(error)) => Err(self.fail(&error.to_string())),
+            Ok(Err(LedgerError::Store(why))) => Err(self.fail(&why.to_string())),
+            Ok(Err(error @ LedgerError::Corrupt(_))) => Err(self.fail(&error.to_string())),
             Err(_) => Err(self.fail(&format!("no connection within {CONNECT_MAX_MS} ms"))),
         }
     }

@@ -56,6 +56,33 @@ pub enum PrepareError {
     },
 }
 
+impl PrepareError {
+    /// Whether nobody answers there, or only to say that Postgres is starting or full.
+    pub fn is_for_now(&self) -> bool {
+        let Self::Ledger(LedgerError::Store(source)) = self else { return false };
+        match source.downcast_ref() {
+            Some(sqlx::Error::Io(_)) => true,
+            Some(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| ["57P03", "53300"].contains(&code.as_ref()))
+            }
+            _ => source.is::<NoAnswer>(),
+        }
+    }
+
+    /// Why, without the word that every error of the ledger begins with.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::Ledger(LedgerError::Store(source)) => source.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// Within these milliseconds.
+#[derive(Debug, thiserror::Error)]
+#[error("Postgres gave no answer within {0} ms")]
+struct NoAnswer(u64);
+
 impl From<sqlx::Error> for PrepareError {
     fn from(error: sqlx::Error) -> Self {
         Self::Ledger(error.into())
@@ -77,9 +104,7 @@ pub(super) async fn prepare(env: &Env, options: &PgConnectOptions, migrate: bool
 
 async fn bounded<T>(env: &Env, work: impl Future<Output = Result<T, PrepareError>>) -> Result<T, PrepareError> {
     let done = env.timeout(Duration::from_millis(CHECK_MAX_MS), work).await;
-    done.unwrap_or_else(|_| {
-        Err(LedgerError::Store(format!("Postgres gave no answer within {CHECK_MAX_MS} ms").into()).into())
-    })
+    done.unwrap_or_else(|_| Err(LedgerError::Store(NoAnswer(CHECK_MAX_MS).into()).into()))
 }
 
 /// The schema is at least at the version that is needed. Newer is no objection: migrations keep older versions running.
