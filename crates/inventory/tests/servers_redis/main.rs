@@ -2,6 +2,7 @@
 //! replica takes over, and what only Redis can do wrong.
 #![expect(clippy::disallowed_methods, reason = "tests run on the real clock")]
 
+mod acl;
 mod faults;
 mod fixture;
 mod hands;
