@@ -2,7 +2,8 @@
 //! system out. As root they run as `nobody`. They end with the value that started them, and with the thread
 //! that did: so start a server on a test's own thread, not on a helper thread that ends sooner.
 //!
-//! - [`Postgres`], [`Redis`], [`RedisCluster`], [`Sentinel`], [`RabbitMq`], [`Nginx`]: the servers
+//! - [`Postgres`], [`Redis`], [`RedisCluster`], [`Sentinel`], [`RabbitMq`], [`Nginx`], [`Prometheus`]: the
+//!   servers
 //! - [`gateway_config`]: the repository's own configuration of NGINX
 //! - [`Port`]: a port that nobody else takes, although the server behind it is down
 //! - `server`: one process tree: starts, ends, pauses and starts again
@@ -20,6 +21,7 @@ mod nginx;
 mod port;
 mod postgres;
 mod programs;
+mod prometheus;
 mod rabbitmq;
 mod redis;
 mod redis_groups;
@@ -30,6 +32,7 @@ pub use gateway::gateway_config;
 pub use nginx::Nginx;
 pub use port::Port;
 pub use postgres::{POSTGRES_URL_VARIABLE, Postgres};
+pub use prometheus::Prometheus;
 pub use rabbitmq::{RABBITMQ_DIRECTORY_VARIABLE, RABBITMQ_URL_VARIABLE, RabbitMq};
 pub use redis::Redis;
 pub use redis_groups::{RedisCluster, Sentinel};
