@@ -6,6 +6,16 @@ set positional-arguments := true
 export CARGO_INCREMENTAL := env("CARGO_INCREMENTAL", if env("CI", "") == "true" { "0" } else { "1" })
 export PATH := justfile_directory() / ".tools/bin:" + env("PATH")
 
+# Scripts are found by their first line, so that none is forgotten.
+shell_scripts := "git grep --untracked --null -l -E '^#!.*[/ ][a-z]*sh( |$)' -- ':!*.md'"
+python_scripts := "git grep --untracked --null -l -E '^#!.*[/ ]python3( |$)' -- ':!*.md'"
+
+# What the workflow runs besides `ci`, because it takes a container engine or the network. A test compares the three.
+engine := "images images-check compose-smoke images-save advisories publish"
+
+# The images that are published; the others only serve the Compose stack.
+published := "edge order-service inventory-service standalone"
+
 # Lists the recipes.
 default:
     @just --list --unsorted
@@ -24,7 +34,7 @@ stack *arguments:
     @exec target/debug/servers stack "$@"
 
 # Every check, in the order that finds mistakes soonest.
-ci: fmt lint proto deny docs test
+ci: fmt lint proto deny leaks docs test
 
 # Runs all tests, on real servers too, which it installs when they are missing; or one crate's tests that need none:
 # order, inventory, edge, broker, service, contracts, standalone. A filter may follow.
@@ -37,23 +47,29 @@ test-all *filter: tools servers
     cargo build --workspace --all-targets --locked
     target/debug/servers run -- cargo-nextest nextest run --locked --workspace {{ filter }}
 
-# Checks the formatting of the Rust code.
-fmt:
+# Checks the formatting of the Rust and the Python code.
+fmt: tools
     cargo fmt --all --check
+    {{ python_scripts }} | xargs -0 ruff format --check --diff
 
-# Formats the Rust code and the proto files.
+# Formats the Rust and the Python code and the proto files.
 fmt-fix: tools
     cargo fmt --all
+    {{ python_scripts }} | xargs -0 ruff format
     buf format --write
 
-# Lints the Rust code, the shell scripts, the YAML files, the workflows and the spelling.
+# Lints the Rust code, the scripts, the Dockerfiles, the YAML files, the workflows and the spelling.
 lint: tools
     cargo clippy --workspace --all-targets --locked -- --deny warnings
-    shellcheck justw .ci/run scripts/python-env scripts/servers scripts/system-package scripts/tools
+    {{ shell_scripts }} | xargs -0 shellcheck
+    {{ python_scripts }} | xargs -0 ruff check
+    git ls-files -z --cached --others --exclude-standard -- '*Dockerfile' '*Dockerfile.*' | xargs -0 hadolint
     yamllint --strict .
     actionlint
-    zizmor --offline --quiet .github
+    zizmor --offline --quiet --persona auditor .github
+    check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
     check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+    check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
     typos
 
 # Checks the proto files: lint, formatting, and no breaking change against the committed baseline.
@@ -71,6 +87,42 @@ deny: tools
     cargo fetch --locked --quiet
     cargo-deny --offline --locked check bans licenses sources
 
+# Looks for secrets in every commit.
+leaks: scanner
+    @scripts/leaks
+
+# Checks the dependencies against the advisories known today, which it downloads: what passed yesterday may fail.
+advisories: tools
+    cargo-deny --locked check advisories
+
+# Builds the images as order-system/NAME:dev, and takes layers from the folder IMAGE_CACHE where that is set.
+images:
+    @scripts/images build
+
+# Checks what the built images hold: user, labels, health check, size, architecture, no secret.
+images-check: scanner
+    @scripts/images-check
+
+# Writes the images to be published to target/images/, one archive for each architecture.
+images-save:
+    @scripts/images save {{ published }}
+
+# Pushes the images out of target/images/ to Docker Hub and GHCR under the names that GITHUB_REF asks for.
+publish:
+    @scripts/publish {{ published }}
+
+# Brings docker-compose.yml up from built images, orders, restarts and kills its parts, and audits what is left.
+compose-smoke:
+    @scripts/compose-smoke
+
+# Writes .env with random values if there is none, builds the images, and brings docker-compose.yml up.
+compose-up: images
+    @scripts/compose-up
+
+# Takes it down again; the data stays, unless `--volumes` is given.
+compose-down *arguments:
+    @${COMPOSE:-docker compose} --profile '*' down "$@"
+
 # Builds the documentation of the crates; a broken link is an error.
 docs:
     RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items --locked
@@ -79,10 +131,15 @@ docs:
 replay-dead-letters:
     cargo run --locked --quiet --package inventory --bin inventory-service -- replay-dead-letters
 
-# Installs Postgres, Redis, RabbitMQ and NGINX where they are missing, and starts none of them.
+# Installs Postgres, Redis, RabbitMQ, NGINX and Prometheus where they are missing, and starts none of them.
 servers:
     @scripts/servers
 
 # Installs the pinned development tools under .tools/.
 tools:
     @scripts/tools
+
+# Installs the pinned scanner of leaks and images-check under .tools/.
+[private]
+scanner:
+    @scripts/scanner
