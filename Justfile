@@ -133,7 +133,7 @@ replay-dead-letters:
 
 # Installs Postgres, Redis, RabbitMQ, NGINX and Prometheus where they are missing, and starts none of them.
 servers:
-    @scripts/servers
+    @scripts/servers tests
 
 # Installs the pinned development tools under .tools/.
 tools:
