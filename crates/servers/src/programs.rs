@@ -65,7 +65,7 @@ pub fn find(name: &str, package: &str) -> PathBuf {
     let beside = PATH.split(':').map(PathBuf::from);
     let folders = postgres_folders().into_iter().chain([PathBuf::from("/usr/lib/rabbitmq/bin")]).chain(beside);
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("this machine lacks {name}, of the package {package}: run scripts/servers"))
+    found.unwrap_or_else(|| panic!("this machine lacks {name}, of the package {package}: run `just servers`"))
 }
 
 /// The folders of the installed Postgres versions, newest first.
