@@ -174,11 +174,8 @@ fn no_build_sees_more_than_it_reads() {
     let ignored = read(".dockerignore");
     let mut lines = ignored.lines().filter(|line| !line.starts_with('#'));
     assert_eq!(lines.next(), Some("*"), ".dockerignore lets nothing in but what it names");
-    let named: Vec<&str> = lines.map(|line| line.trim_start_matches('!')).collect();
-    let bad: Vec<String> = named
-        .iter()
-        .filter(|path| path.contains('*') || path.contains(".env") || !root().join(path).exists())
-        .map(|path| (*path).to_owned())
-        .collect();
+    let named = lines.filter_map(|line| line.strip_prefix('!'));
+    let bad = named.filter(|path| path.contains('*') || path.contains(".env") || !root().join(path).exists());
+    let bad: Vec<String> = bad.map(str::to_owned).collect();
     assert_none(&bad, "name what the build reads, one by one");
 }

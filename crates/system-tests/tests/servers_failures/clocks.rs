@@ -51,5 +51,5 @@ fn libfaketime() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let mut found =
         folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists());
-    found.next().expect("this machine lacks libfaketime, of the package of that name: run scripts/servers")
+    found.next().expect("this machine lacks libfaketime, of the package of that name: run `just servers`")
 }
