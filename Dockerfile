@@ -1,9 +1,8 @@
 # Every image of the system, one target each: edge, order-service, inventory-service, standalone (all in one process) and
 # load. `just images` builds them; all share one build, and a change of sources alone compiles no dependency again.
 
-# The toolchain is the image's own, so that rust-toolchain.toml, which names the same version, makes nobody download another.
+# Of the version that rust-toolchain.toml names, which stays outside: it would make rustup fetch what no build needs.
 FROM rust:1.95.0-slim-trixie@sha256:e14e87345b4d5964ddcc3491d27ee046a0f23820f340c3c1e24da6880141f7c0 AS chef
-ENV RUSTUP_TOOLCHAIN=1.95.0
 RUN cargo install --locked --version =0.1.78 cargo-chef
 WORKDIR /src
 
@@ -34,7 +33,9 @@ WORKDIR /
 STOPSIGNAL SIGTERM
 ARG VERSION=0.0.0
 ARG REVISION=unknown
-LABEL org.opencontainers.image.version="${VERSION}" \
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
       org.opencontainers.image.vendor="DevOps Order System"

@@ -95,7 +95,7 @@ leaks: scanner
 advisories: tools
     cargo-deny --locked check advisories
 
-# Builds the images as order-system/NAME:dev, and takes layers from the folder IMAGE_CACHE where that is set.
+# Builds the images as localhost/order-system/NAME:dev, and takes layers from the folder IMAGE_CACHE where that is set.
 images:
     @scripts/images build
 

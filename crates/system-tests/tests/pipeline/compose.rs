@@ -108,10 +108,12 @@ fn every_secret_is_mounted_once_and_made_before() {
         .filter_map(|volume| Some(volume.split_once(":/secrets/")?.0.to_owned()))
         .collect();
     let mut read = BTreeSet::new();
-    for (name, service) in members(&compose["services"], "services") {
+    let services = &compose["services"];
+    for (name, service) in members(services, "services") {
         for volume in list(&service["volumes"]).into_iter().filter(|volume| volume.contains(":/run/secrets")) {
             assert_eq!(volume, format!("{name}-secrets:/run/secrets:ro"));
             read.insert(format!("{name}-secrets"));
+            assert!(waits_for_secrets(services, name), "{name} may start before its secrets are made");
         }
     }
     assert_eq!(made, read);
@@ -120,6 +122,14 @@ fn every_secret_is_mounted_once_and_made_before() {
     let missing: Vec<String> =
         folders.filter(|folder| !script.contains(&format!(" {folder}/"))).map(str::to_owned).collect();
     assert_none(&missing, "the script makes nothing for these");
+}
+
+/// Whether it starts when the passwords are made, because that or something else that does is waited for.
+fn waits_for_secrets(services: &Value, name: &str) -> bool {
+    members_or_none(&services[name]["depends_on"]).any(|(before, how)| {
+        let ends = if ONE_SHOTS.contains(&before) { "service_completed_successfully" } else { "service_healthy" };
+        how["condition"] == ends && (before == "secrets" || waits_for_secrets(services, before))
+    })
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{assert_none, members, read, yaml};
 
 const COMPOSE: &str = "docker-compose.yml";
-const OWN_IMAGE: &str = "${IMAGE_PREFIX:-order-system}/";
+const OWN_IMAGE: &str = "${IMAGE_PREFIX:-localhost/order-system}/";
 
 /// Does `name:tag@sha256:digest` say all three, and is the digest no stopgap?
 fn is_pinned(image: &str) -> bool {
@@ -75,7 +75,35 @@ fn compose_runs_what_is_pinned_or_built_here() {
         }
     }
     assert!(own.len() >= 4, "the services and the all-in-one are built here: {own:?}");
-    assert_none(&broken, "write name:tag@sha256:digest, or build it as order-system/<stage>");
+    assert_none(&broken, "write name:tag@sha256:digest, or build it as localhost/order-system/<stage>");
+}
+
+/// So that rustup has nothing to fetch, and people build with what images are built with.
+#[test]
+fn the_toolchain_of_images_is_that_of_the_repository() {
+    let toolchain = read("rust-toolchain.toml");
+    let channel = toolchain.lines().find_map(|line| line.strip_prefix("channel = \"")?.strip_suffix('"'));
+    let image = format!("rust:{}-", channel.expect("a channel"));
+    let (_, sources) = dockerfile();
+    assert!(sources.iter().any(|(source, _)| source.starts_with(&image)), "no stage starts from {image}: {sources:?}");
+}
+
+/// Each service names its image, because Dependabot does not follow references inside the file.
+#[test]
+fn one_name_and_tag_is_one_image() {
+    let compose = read(COMPOSE);
+    let images = compose.lines().filter_map(|line| line.trim().strip_prefix("image: "));
+    let mut pins: BTreeSet<&str> = images.filter(|image| image.contains("@sha256:")).collect();
+    let broken: Vec<String> = compose
+        .lines()
+        .filter(|line| line.contains("image: &") || line.contains("image: *"))
+        .map(str::to_owned)
+        .collect();
+    assert_none(&broken, "write the image out");
+    let all = pins.len();
+    let mut names = BTreeSet::new();
+    pins.retain(|pin| names.insert(pin.split([':', '@']).next()));
+    assert_eq!(pins.len(), all, "two versions of one image");
 }
 
 #[test]

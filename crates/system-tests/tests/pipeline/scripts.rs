@@ -66,7 +66,8 @@ impl Bench {
     }
 
     fn archive(&self, architecture: &str, images: &[(&str, &str, &str)]) {
-        let lines = images.iter().map(|(name, of, revision)| format!("order-system/{name}:dev {of} {revision}\n"));
+        let lines =
+            images.iter().map(|(name, of, revision)| format!("localhost/order-system/{name}:dev {of} {revision}\n"));
         self.write(&format!("target/images/{architecture}.tar"), &lines.collect::<String>());
     }
 
@@ -226,7 +227,7 @@ fn nothing_leaves_unless_every_image_of_every_architecture_is_there_and_of_this_
 
     let bench = Bench::new();
     bench.archive("amd64", &[("load", "amd64", &revision)]);
-    bench.refuses(main, "amd64.tar has no order-system/edge:dev");
+    bench.refuses(main, "amd64.tar has no localhost/order-system/edge:dev");
 }
 
 #[test]
@@ -246,12 +247,12 @@ fn a_failed_push_moves_no_tag_and_a_missing_digest_is_told() {
 #[test]
 fn images_of_one_architecture_are_saved_under_its_name() {
     let bench = Bench::new();
-    bench.write("loaded", "order-system/edge:dev arm64 -\norder-system/load:dev arm64 -\n");
+    bench.write("loaded", "localhost/order-system/edge:dev arm64 -\nlocalhost/order-system/load:dev arm64 -\n");
     assert!(bench.script(&["scripts/images", "save", "edge", "load"], &[]).status.success());
-    let saved = "save --output target/images/arm64.tar order-system/edge:dev order-system/load:dev";
+    let saved = "save --output target/images/arm64.tar localhost/order-system/edge:dev localhost/order-system/load:dev";
     assert_eq!(bench.calls().last().map(String::as_str), Some(saved));
 
-    bench.write("loaded", "order-system/edge:dev arm64 -\norder-system/load:dev amd64 -\n");
+    bench.write("loaded", "localhost/order-system/edge:dev arm64 -\nlocalhost/order-system/load:dev amd64 -\n");
     assert!(!bench.script(&["scripts/images", "save", "edge", "load"], &[]).status.success());
     assert!(!bench.script(&["scripts/images", "save", "absent"], &[]).status.success());
     assert!(!bench.script(&["scripts/images", "save"], &[]).status.success());
