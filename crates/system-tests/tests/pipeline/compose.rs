@@ -126,10 +126,22 @@ fn every_secret_is_mounted_once_and_made_before() {
 
 /// Whether it starts when the passwords are made, because that or something else that does is waited for.
 fn waits_for_secrets(services: &Value, name: &str) -> bool {
-    members_or_none(&services[name]["depends_on"]).any(|(before, how)| {
-        let ends = if ONE_SHOTS.contains(&before) { "service_completed_successfully" } else { "service_healthy" };
-        how["condition"] == ends && (before == "secrets" || waits_for_secrets(services, before))
-    })
+    let mut waited_for = members_or_none(&services[name]["depends_on"]);
+    waited_for.any(|(before, _)| before == "secrets" || waits_for_secrets(services, before))
+}
+
+#[test]
+fn nothing_starts_before_what_it_needs_can_be_used() {
+    each("wait until it is healthy, or has ended well", |_, service| {
+        let early: Vec<&str> = members_or_none(&service["depends_on"])
+            .filter(|(before, how)| {
+                let ends = ONE_SHOTS.contains(before);
+                how["condition"] != if ends { "service_completed_successfully" } else { "service_healthy" }
+            })
+            .map(|(before, _)| before)
+            .collect();
+        (!early.is_empty()).then(|| early.join(", "))
+    });
 }
 
 #[test]
