@@ -58,6 +58,8 @@ pub async fn a_restart_brings_back_what_was_not_acknowledged(fixture: &dyn Fixtu
     let mut after = bench.consume(10).await;
     let mut taken = bench.take(&mut after, 4).await;
     // What was never delivered may come first: the rest is given back once it is noticed that their consumer is gone.
+    let place = |id: &str| taken.iter().position(|delivery| delivery.message.id == id);
+    assert!(place("2") < place("3"), "what it had comes in its order: {:?}", ids(&taken));
     taken.sort_by(|one, other| one.message.id.cmp(&other.message.id));
     assert_eq!(ids(&taken), ["2", "3", "4", "5"]);
     assert_eq!(taken[0].message, bench.message("2"));
