@@ -6,50 +6,47 @@ use edge::{
     EdgeSettings,
     settings::{ADMIN_ADDR_DEFAULT, HELP, URL_REQUIRED},
 };
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, future};
 use prometheus_client::registry::Registry;
 use service::{
     admin, cli, healthcheck,
     http::HttpMetrics,
-    lifecycle::Lifecycle,
+    lifecycle::{Lifecycle, Serving},
+    process::{self, Failed, RunSettings},
     rpc_client::Peer,
-    server::{Limits, Listener, serve},
+    server::{Limits, Listener},
     settings::{BadSettings, EXIT_BAD_SETTINGS, Settings},
-    telemetry::{Telemetry, TelemetrySettings},
+    signals::Signals,
 };
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     match cli::command("edge", HELP, &[healthcheck::COMMAND]) {
-        Ok(None) => serve_until_signal(),
+        Ok(None) => process::run(serve_until_signal),
         Ok(Some(_)) => healthcheck::run(ADMIN_ADDR_DEFAULT),
         Err(done) => done,
     }
 }
 
-#[tokio::main]
-async fn serve_until_signal() -> ExitCode {
+async fn serve_until_signal(signals: Signals) -> ExitCode {
     service::open_files::raise_limit();
     match settings(Settings::from_env()) {
-        Ok((settings, telemetry)) => Telemetry::around("edge", telemetry, run(settings)).await,
+        Ok((settings, run)) => process::serve("edge", run, signals, start(settings)).await,
         Err(bad) => cli::fail(EXIT_BAD_SETTINGS, &bad),
     }
 }
 
-fn settings(mut settings: Settings) -> Result<(EdgeSettings, TelemetrySettings), BadSettings> {
-    let telemetry = TelemetrySettings::read(&mut settings);
+fn settings(mut settings: Settings) -> Result<(EdgeSettings, RunSettings), BadSettings> {
+    let run = RunSettings::read(&mut settings);
     let edge = EdgeSettings::read(&mut settings, ADMIN_ADDR_DEFAULT);
     for name in URL_REQUIRED {
         settings
             .required(name, "where the service is, as in http://127.0.0.1:50051, or 50052 for the inventory service");
     }
     settings.finish()?;
-    Ok((edge, telemetry))
+    Ok((edge, run))
 }
 
-/// Runs until a signal ends it.
-async fn run(settings: EdgeSettings) -> Result<ExitCode, Error> {
+async fn start(settings: EdgeSettings) -> Result<Serving, Failed> {
     let lifecycle = Lifecycle::new();
     let env = lifecycle.env();
     let http = Listener::bind_set("HTTP_ADDR", settings.http_addr).await?;
@@ -68,11 +65,7 @@ async fn run(settings: EdgeSettings) -> Result<ExitCode, Error> {
 
     tracing::info!(http = %http.addr(), admin = %admin.addr(), "edge listens");
     let routes = edge::router(Arc::clone(&env), orders, inventory, metrics, ready);
-    let drain = lifecycle.drain();
-    let servers: Vec<BoxFuture<'static, ()>> = vec![
-        serve(http, routes, Limits::default(), Arc::clone(&env), drain.clone()).boxed(),
-        serve(admin, admin::router(Arc::new(registry), health), Limits::default(), env, drain).boxed(),
-    ];
-    lifecycle.ready();
-    Ok(lifecycle.run_until_signal(servers, Vec::new()).await)
+    let servers =
+        vec![(http, routes, Limits::default()), (admin, admin::router(Arc::new(registry), health), Limits::default())];
+    Ok(Serving { lifecycle, servers, background: Vec::new(), close: future::ready(()).boxed() })
 }

@@ -51,6 +51,7 @@ Settings are environment variables:
   INVENTORY_URL                the inventory service's gRPC, likewise                                       [required]
   HTTP_ADDR                    where HTTP/JSON listens                                        [default: 127.0.0.1:8080]
   ADMIN_ADDR                   where /metrics, /healthz and /readyz listen                    [default: 127.0.0.1:9465]
+  DRAIN_DELAY_SECONDS          how long it serves on after SIGTERM, not ready any more, 0..15              [default: 1]
   LOG_FORMAT                   text or json                                                             [default: text]
   RUST_LOG                     what is logged, as in info,edge=debug                                    [default: info]
   OTEL_EXPORTER_OTLP_ENDPOINT  where traces go, as in http://127.0.0.1:4317                             [default: none]

@@ -4,7 +4,10 @@ use std::{process::ExitCode, sync::Arc};
 
 use broker::{Broker, queues, rabbitmq::RabbitMqBroker, replay, settings::BROKER};
 use contracts::{DESCRIPTORS, inventory::v1::inventory_service_server::InventoryServiceServer};
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{self, BoxFuture},
+};
 use inventory::{
     Inventory,
     backend::Backend,
@@ -17,36 +20,35 @@ use inventory::{
 use prometheus_client::registry::Registry;
 use service::{
     admin, cli, healthcheck,
-    lifecycle::Lifecycle,
+    lifecycle::{Lifecycle, Serving},
+    process::{self, Failed},
     readiness,
     rpc::{RpcMetrics, RpcServer},
     rpc_client::Peer,
-    server::{Limits, Listener, serve},
+    server::{Limits, Listener},
     settings::{BadSettings, EXIT_BAD_SETTINGS, Settings},
-    telemetry::{Telemetry, TelemetrySettings},
+    signals::Signals,
+    telemetry::TelemetrySettings,
 };
 use tonic::server::NamedService;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     match cli::command("inventory-service", HELP, &[REPLAY_COMMAND, healthcheck::COMMAND]) {
         Ok(Some(healthcheck::COMMAND)) => healthcheck::run(ADMIN_ADDR_DEFAULT),
-        Ok(command) => work(command),
+        Ok(command) => process::run(|signals| work(command, signals)),
         Err(done) => done,
     }
 }
 
-#[tokio::main]
-async fn work(command: Option<&str>) -> ExitCode {
+async fn work(command: Option<&str>, signals: Signals) -> ExitCode {
     service::tls::install();
     service::open_files::raise_limit();
-    let done = if command.is_some() { replay_dead_letters().await } else { serve_until_signal().await };
+    let done = if command.is_some() { replay_dead_letters(signals).await } else { serve_until_signal(signals).await };
     done.unwrap_or_else(|bad| cli::fail(EXIT_BAD_SETTINGS, &bad))
 }
 
 /// Gives the events that could not be handled another chance, once.
-async fn replay_dead_letters() -> Result<ExitCode, BadSettings> {
+async fn replay_dead_letters(signals: Signals) -> Result<ExitCode, BadSettings> {
     let mut settings = Settings::from_env();
     let telemetry = TelemetrySettings::read(&mut settings);
     let broker = settings.server_required(&BROKER, str::parse);
@@ -56,18 +58,17 @@ async fn replay_dead_letters() -> Result<ExitCode, BadSettings> {
         let broker = RabbitMqBroker::new(&broker, env.clone());
         let replayed = replay::replay(&env, &*broker, &queues::order_created(), u64::MAX).await?;
         tracing::info!(moved = replayed.moved, left = replayed.left, "dead letters replayed");
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     };
-    Ok(Telemetry::around("inventory-service", telemetry, work).await)
+    Ok(process::once("inventory-service", telemetry, signals, work).await)
 }
 
-async fn serve_until_signal() -> Result<ExitCode, BadSettings> {
+async fn serve_until_signal(signals: Signals) -> Result<ExitCode, BadSettings> {
     let settings = ProcessSettings::read(Settings::from_env())?;
-    Ok(Telemetry::around("inventory-service", settings.telemetry.clone(), run(settings)).await)
+    Ok(process::serve("inventory-service", settings.run.clone(), signals, start(settings)).await)
 }
 
-/// Runs until a signal ends it.
-async fn run(settings: ProcessSettings) -> Result<ExitCode, Error> {
+async fn start(settings: ProcessSettings) -> Result<Serving, Failed> {
     let lifecycle = Lifecycle::new();
     let env = lifecycle.env();
     let grpc = Listener::bind_set("INVENTORY_GRPC_ADDR", settings.inventory.grpc_addr).await?;
@@ -95,7 +96,7 @@ async fn run(settings: ProcessSettings) -> Result<ExitCode, Error> {
         rpc.health(),
         &["", InventoryServiceServer::<InventoryGrpc>::NAME],
         inventory::check(&store),
-        lifecycle.drain(),
+        lifecycle.leaving(),
     );
     let background: Vec<BoxFuture<'static, ()>> = vec![
         health.boxed(),
@@ -106,10 +107,6 @@ async fn run(settings: ProcessSettings) -> Result<ExitCode, Error> {
     tracing::info!(grpc = %grpc.addr(), admin = %admin.addr(), "inventory-service listens");
     let report = readiness::report(&lifecycle, vec![inventory::check(&store), queues::check(&broker)]);
     let admin_routes = admin::router(Arc::new(registry), report);
-    let servers: Vec<BoxFuture<'static, ()>> = vec![
-        serve(grpc, rpc.router(), Limits::internal(), env.clone(), lifecycle.drain()).boxed(),
-        serve(admin, admin_routes, Limits::default(), env, lifecycle.drain()).boxed(),
-    ];
-    lifecycle.ready();
-    Ok(lifecycle.run_until_signal(servers, background).await)
+    let servers = vec![(grpc, rpc.router(), Limits::internal()), (admin, admin_routes, Limits::default())];
+    Ok(Serving { lifecycle, servers, background, close: future::ready(()).boxed() })
 }

@@ -6,8 +6,8 @@ use broker::{rabbitmq::RabbitMqUrl, settings::BROKER};
 use contracts::values::INITIAL_STOCK_MAX;
 use http::Uri;
 use service::{
+    process::RunSettings,
     settings::{BadSettings, LoginSettings, ServerSettings, Settings},
-    telemetry::TelemetrySettings,
 };
 
 use crate::stock::redis::target::{REDIS_PORT, RedisTarget};
@@ -45,6 +45,7 @@ Settings are environment variables:
   INVENTORY_GRPC_ADDR          where gRPC listens                                        [default: 127.0.0.1:50052]
   ADMIN_ADDR                   where /metrics, /healthz and /readyz listen               [default: 127.0.0.1:9467]
   DEFAULT_STOCK                units an item starts with                                            [default: 100]
+  DRAIN_DELAY_SECONDS          how long it serves on after SIGTERM, not ready any more, 0..15         [default: 1]
   LOG_FORMAT                   text or json                                                        [default: text]
   RUST_LOG                     what is logged, as in info,inventory=debug                          [default: info]
   OTEL_EXPORTER_OTLP_ENDPOINT  where traces go, as in http://127.0.0.1:4317                        [default: none]
@@ -83,8 +84,8 @@ impl InventorySettings {
 /// What a process of its own needs beside them.
 #[derive(Debug)]
 pub struct ProcessSettings {
-    /// Logs and traces.
-    pub telemetry: TelemetrySettings,
+    /// Logs, traces and the end.
+    pub run: RunSettings,
     /// What does not depend on the stores.
     pub inventory: InventorySettings,
     /// `ADMIN_ADDR`.
@@ -98,14 +99,14 @@ pub struct ProcessSettings {
 impl ProcessSettings {
     /// Reads all of them, or says everything that is bad.
     pub fn read(mut settings: Settings) -> Result<Self, BadSettings> {
-        let telemetry = TelemetrySettings::read(&mut settings);
+        let run = RunSettings::read(&mut settings);
         let inventory = InventorySettings::read(&mut settings);
         let admin_addr = settings.addr("ADMIN_ADDR", ADMIN_ADDR_DEFAULT);
         settings.required("ORDER_URL", "where the order service serves the ledger, as in http://127.0.0.1:50051");
         let stock = settings.server_required(&STOCK, RedisTarget::parse);
         let broker = settings.server_required(&BROKER, str::parse);
         let (stock, broker) = settings.finish_with(stock.zip(broker))?;
-        Ok(Self { telemetry, inventory, admin_addr, stock, broker })
+        Ok(Self { run, inventory, admin_addr, stock, broker })
     }
 }
 

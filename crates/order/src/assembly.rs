@@ -33,7 +33,7 @@ pub fn check(ledger: &Arc<dyn Ledger>) -> Check {
 pub const PREPARE_FIRST_MAX_MS: u64 = 1_000;
 
 /// Prepares a ledger on Postgres before the service serves, if that can be done soon: peers call as soon as it does
-/// (test `each_service_ended_in_turn_under_load_finishes_what_it_has_taken`). Otherwise it is left to [`prepare`].
+/// (test `everything_restarted_in_turn_under_load_fails_nobody`). Otherwise it is left to [`prepare`].
 pub async fn prepare_first(ledger: &PostgresLedger, migrate: bool, env: &Env) {
     let limit = Duration::from_millis(PREPARE_FIRST_MAX_MS);
     drop(env.timeout(limit, ledger.prepare(migrate)).await);

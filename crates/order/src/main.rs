@@ -7,7 +7,7 @@ use contracts::{
     DESCRIPTORS, Failure,
     orders::v1::{ledger_service_server::LedgerServiceServer, order_service_server::OrderServiceServer},
 };
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, future};
 use order::{
     assembly::{self, OrderService, Ports},
     grpc::{ledger::LedgerApi, orders::OrderApi},
@@ -19,40 +19,39 @@ use order::{
 use prometheus_client::registry::Registry;
 use service::{
     admin, cli, healthcheck,
-    lifecycle::Lifecycle,
+    lifecycle::{Lifecycle, Serving},
     outage::Outage,
+    process::{self, Failed},
     readiness,
     rpc::{RpcMetrics, RpcServer},
     rpc_client::Peer,
-    server::{Limits, Listener, serve},
+    server::{Limits, Listener},
     settings::{BadSettings, EXIT_BAD_SETTINGS, Settings},
-    telemetry::{Telemetry, TelemetrySettings},
+    signals::Signals,
+    telemetry::TelemetrySettings,
 };
 use tonic::server::NamedService;
 
 /// How long `migrate` waits for Postgres to answer, in milliseconds.
 const MIGRATE_WAIT_MAX_MS: u64 = 30_000;
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
-
 fn main() -> ExitCode {
     match cli::command("order-service", HELP, &[MIGRATE_COMMAND, healthcheck::COMMAND]) {
         Ok(Some(healthcheck::COMMAND)) => healthcheck::run(ADMIN_ADDR_DEFAULT),
-        Ok(command) => work(command),
+        Ok(command) => process::run(|signals| work(command, signals)),
         Err(done) => done,
     }
 }
 
-#[tokio::main]
-async fn work(command: Option<&str>) -> ExitCode {
+async fn work(command: Option<&str>, signals: Signals) -> ExitCode {
     service::tls::install();
     service::open_files::raise_limit();
-    let done = if command.is_some() { migrate().await } else { serve_until_signal().await };
+    let done = if command.is_some() { migrate(signals).await } else { serve_until_signal(signals).await };
     done.unwrap_or_else(|bad| cli::fail(EXIT_BAD_SETTINGS, &bad))
 }
 
 /// Brings the schema up to date, once. Waits for a Postgres that does not answer yet, but for nothing else.
-async fn migrate() -> Result<ExitCode, BadSettings> {
+async fn migrate(signals: Signals) -> Result<ExitCode, BadSettings> {
     let mut settings = Settings::from_env();
     let telemetry = TelemetrySettings::read(&mut settings);
     let ledger = settings.server_required(&LEDGER, str::parse);
@@ -69,18 +68,17 @@ async fn migrate() -> Result<ExitCode, BadSettings> {
             env.sleep(outage.failed(&Failure::unavailable(error))).await;
         }
         tracing::info!("the schema is up to date");
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     };
-    Ok(Telemetry::around("order-service", telemetry, work).await)
+    Ok(process::once("order-service", telemetry, signals, work).await)
 }
 
-async fn serve_until_signal() -> Result<ExitCode, BadSettings> {
+async fn serve_until_signal(signals: Signals) -> Result<ExitCode, BadSettings> {
     let settings = ProcessSettings::read(Settings::from_env())?;
-    Ok(Telemetry::around("order-service", settings.telemetry.clone(), run(settings)).await)
+    Ok(process::serve("order-service", settings.run.clone(), signals, start(settings)).await)
 }
 
-/// Runs until a signal ends it.
-async fn run(settings: ProcessSettings) -> Result<ExitCode, Error> {
+async fn start(settings: ProcessSettings) -> Result<Serving, Failed> {
     let lifecycle = Lifecycle::new();
     let env = lifecycle.env();
     let grpc = Listener::bind_set("ORDER_GRPC_ADDR", settings.order.grpc_addr).await?;
@@ -109,7 +107,7 @@ async fn run(settings: ProcessSettings) -> Result<ExitCode, Error> {
         rpc.health(),
         &["", OrderServiceServer::<OrderApi>::NAME, LedgerServiceServer::<LedgerApi>::NAME],
         assembly::check(&ledger),
-        lifecycle.drain(),
+        lifecycle.leaving(),
     );
     assembly::prepare_first(&postgres, settings.order.migrate, &env).await;
     let mut background = order.background;
@@ -119,10 +117,6 @@ async fn run(settings: ProcessSettings) -> Result<ExitCode, Error> {
     tracing::info!(grpc = %grpc.addr(), admin = %admin.addr(), "order-service listens");
     let report = readiness::report(&lifecycle, vec![assembly::check(&ledger), queues::check(&broker)]);
     let admin_routes = admin::router(Arc::new(registry), report);
-    let servers: Vec<BoxFuture<'static, ()>> = vec![
-        serve(grpc, rpc.router(), Limits::internal(), env.clone(), lifecycle.drain()).boxed(),
-        serve(admin, admin_routes, Limits::default(), env, lifecycle.drain()).boxed(),
-    ];
-    lifecycle.ready();
-    Ok(lifecycle.run_until_signal(servers, background).await)
+    let servers = vec![(grpc, rpc.router(), Limits::internal()), (admin, admin_routes, Limits::default())];
+    Ok(Serving { lifecycle, servers, background, close: future::ready(()).boxed() })
 }

@@ -6,8 +6,8 @@ use broker::{rabbitmq::RabbitMqUrl, settings::BROKER};
 use contracts::values::Ttl;
 use http::Uri;
 use service::{
+    process::RunSettings,
     settings::{BadSettings, LoginSettings, ServerSettings, Settings},
-    telemetry::TelemetrySettings,
 };
 
 use crate::ledger::postgres::PostgresUrl;
@@ -46,6 +46,7 @@ Settings are environment variables:
   ADMIN_ADDR                   where /metrics, /healthz and /readyz listen               [default: 127.0.0.1:9466]
   MIGRATE                      false: only check the schema, which 'migrate' brought up to date    [default: true]
   RESERVATION_TTL_SECONDS      holds of orders under way, 1..86400                                   [default: 30]
+  DRAIN_DELAY_SECONDS          how long it serves on after SIGTERM, not ready any more, 0..15         [default: 1]
   LOG_FORMAT                   text or json                                                        [default: text]
   RUST_LOG                     what is logged, as in info,order=debug                              [default: info]
   OTEL_EXPORTER_OTLP_ENDPOINT  where traces go, as in http://127.0.0.1:4317                        [default: none]
@@ -87,8 +88,8 @@ impl OrderSettings {
 /// What a process of its own needs beside them.
 #[derive(Debug)]
 pub struct ProcessSettings {
-    /// Logs and traces.
-    pub telemetry: TelemetrySettings,
+    /// Logs, traces and the end.
+    pub run: RunSettings,
     /// What does not depend on the stores.
     pub order: OrderSettings,
     /// `ADMIN_ADDR`.
@@ -102,13 +103,13 @@ pub struct ProcessSettings {
 impl ProcessSettings {
     /// Reads all of them, or says everything that is bad.
     pub fn read(mut settings: Settings) -> Result<Self, BadSettings> {
-        let telemetry = TelemetrySettings::read(&mut settings);
+        let run = RunSettings::read(&mut settings);
         let order = OrderSettings::read(&mut settings);
         let admin_addr = settings.addr("ADMIN_ADDR", ADMIN_ADDR_DEFAULT);
         settings.required("INVENTORY_URL", "where the inventory service is, as in http://127.0.0.1:50052");
         let ledger = settings.server_required(&LEDGER, str::parse);
         let broker = settings.server_required(&BROKER, str::parse);
         let (ledger, broker) = settings.finish_with(ledger.zip(broker))?;
-        Ok(Self { telemetry, order, admin_addr, ledger, broker })
+        Ok(Self { run, order, admin_addr, ledger, broker })
     }
 }

@@ -32,7 +32,8 @@ usage: servers stack up      start Postgres, Redis, RabbitMQ, two of each servic
 The stack reads these environment variables:
   STACK_DIR           where data and logs are                            [default: ./data/stack]
   STACK_PORTS_FROM    take 18 ports in a row from this one, instead of the usual ones
-and hands DEFAULT_STOCK, RESERVATION_TTL_SECONDS, RUST_LOG, LOG_FORMAT and OTEL_EXPORTER_OTLP_ENDPOINT to the services.";
+and hands these to the services: DEFAULT_STOCK, RESERVATION_TTL_SECONDS, DRAIN_DELAY_SECONDS, RUST_LOG, LOG_FORMAT,
+OTEL_EXPORTER_OTLP_ENDPOINT.";
 
 // One thread, which ends with the process: the servers end with the thread that started them.
 #[tokio::main(flavor = "current_thread")]

@@ -12,7 +12,8 @@
 //! - [`admin`]: metrics and health over HTTP; [`healthcheck`]: the command that asks for it
 //! - [`readiness`]: health, over gRPC and HTTP, in step with the stores
 //! - [`outage`]: how background work waits while something is down
-//! - [`lifecycle`]: start and end of a process; [`open_files`]: how many it may have
+//! - [`process`]: a process from its start to its end; [`open_files`]: how many it may have
+//! - [`lifecycle`]: the stages in which it ends; [`signals`]: what makes it end
 
 pub mod admin;
 pub mod call;
@@ -25,10 +26,12 @@ pub mod lifecycle;
 pub mod manual;
 pub mod open_files;
 pub mod outage;
+pub mod process;
 pub mod readiness;
 pub mod rpc;
 pub mod rpc_client;
 pub mod server;
 pub mod settings;
+pub mod signals;
 pub mod telemetry;
 pub mod tls;

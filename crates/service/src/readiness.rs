@@ -46,31 +46,35 @@ impl Check {
     }
 }
 
-/// Says for each of `services` whether it serves, as `check` tells, until `drain`; then none of them serves. Logs when
+/// Says for each of `services` whether it serves, as `check` tells, until `leaving`; then none of them serves. Logs when
 /// the store stops to answer, with the reason, and when it answers again.
-pub async fn keep(env: Env, health: Health, services: &[&'static str], check: Check, drain: CancellationToken) {
+pub async fn keep(env: Env, health: Health, services: &[&'static str], check: Check, leaving: CancellationToken) {
     let say = |serving| {
         for service in services {
             health.say(service, serving);
         }
     };
-    let mut trouble: Option<String> = None;
-    while !drain.is_cancelled() {
-        let answer = check.answer(&env).await.err();
-        say(answer.is_none() && !drain.is_cancelled());
-        match &answer {
-            Some(why) if trouble.as_ref() != Some(why) => tracing::error!(store = check.name, why, "cannot be used"),
-            None if trouble.is_some() => tracing::info!(store = check.name, "can be used again"),
-            _ => {}
+    let follow = async {
+        let mut trouble: Option<String> = None;
+        loop {
+            let answer = check.answer(&env).await.err();
+            say(answer.is_none());
+            match &answer {
+                Some(why) if trouble.as_ref() != Some(why) => {
+                    tracing::error!(store = check.name, why, "cannot be used");
+                }
+                None if trouble.is_some() => tracing::info!(store = check.name, "can be used again"),
+                _ => {}
+            }
+            trouble = answer;
+            env.sleep(Duration::from_millis(CHECK_INTERVAL_MS)).await;
         }
-        trouble = answer;
-        tokio::select! {
-            biased;
-            () = drain.cancelled() => {}
-            () = env.sleep(Duration::from_millis(CHECK_INTERVAL_MS)) => {}
-        }
+    };
+    tokio::select! {
+        biased;
+        () = leaving.cancelled() => say(false),
+        never = follow => never,
     }
-    say(false);
 }
 
 /// For `/readyz`: ready while the process serves and the first store answers. The others are told, and recover by

@@ -2,10 +2,8 @@
 
 use std::{
     collections::HashMap,
-    error::Error,
     io::{self, IsTerminal},
     panic,
-    process::ExitCode,
     str::FromStr,
     time::Duration,
 };
@@ -108,21 +106,6 @@ impl Telemetry {
             tracing::error!(error = %e, "traces are not exported");
         }
         Self { traces: traces.ok().flatten() }
-    }
-
-    /// Runs a process's work between start and flush. Work that fails has not begun to serve.
-    pub async fn around(
-        service: &'static str,
-        settings: TelemetrySettings,
-        work: impl Future<Output = Result<ExitCode, Box<dyn Error + Send + Sync>>>,
-    ) -> ExitCode {
-        let telemetry = Self::start(service, settings);
-        let code = work.await.unwrap_or_else(|error| {
-            tracing::error!(error, "{service} failed");
-            ExitCode::FAILURE
-        });
-        telemetry.flush().await;
-        code
     }
 
     /// Hands the last spans to the collector, for at most [`FLUSH_TIMEOUT_MS`].

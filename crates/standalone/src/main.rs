@@ -4,14 +4,15 @@ use std::{io::Write, process::ExitCode};
 
 use service::{
     cli, healthcheck,
-    lifecycle::Lifecycle,
+    lifecycle::{Lifecycle, Serving},
+    process::{self, Failed},
     settings::{EXIT_BAD_SETTINGS, Settings},
-    telemetry::Telemetry,
+    signals::Signals,
 };
 use standalone::{
     settings::{ADMIN_ADDR_DEFAULT, StandaloneSettings},
     stores::Stores,
-    system::{Listeners, StartError, System},
+    system::{self, Listeners},
 };
 
 const HELP: &str = "\
@@ -34,6 +35,7 @@ Settings are environment variables:
   DEFAULT_STOCK                units an item starts with                    [100]
   RESERVATION_TTL_SECONDS      holds of orders under way, 1..86400          [30]
   ORDER_URL, INVENTORY_URL     gRPC services to ask, comma-separated        [this process]
+  DRAIN_DELAY_SECONDS          serving on after SIGTERM, not ready, 0..15   [1]
   LOG_FORMAT                   text or json, on stderr                      [text]
   RUST_LOG                     what is logged, as in info,order=debug       [info]
   OTEL_EXPORTER_OTLP_ENDPOINT  where traces go, as in http://127.0.0.1:4317 [nowhere]
@@ -45,35 +47,27 @@ Exit codes: 0 drained, 1 failed, 64 bad arguments, 78 bad settings.
 
 fn main() -> ExitCode {
     match cli::command("standalone", HELP, &[healthcheck::COMMAND]) {
-        Ok(None) => serve_until_signal(),
+        Ok(None) => process::run(serve_until_signal),
         Ok(Some(_)) => healthcheck::run(ADMIN_ADDR_DEFAULT),
         Err(done) => done,
     }
 }
 
-#[tokio::main]
-async fn serve_until_signal() -> ExitCode {
+async fn serve_until_signal(signals: Signals) -> ExitCode {
     service::tls::install();
     service::open_files::raise_limit();
-    let settings = match StandaloneSettings::read(Settings::from_env()) {
-        Ok(settings) => settings,
-        Err(bad) => return cli::fail(EXIT_BAD_SETTINGS, &bad),
-    };
-    let telemetry = Telemetry::start("order-system", settings.telemetry.clone());
-    let code = match start(&settings).await {
-        Ok(system) => system.run().await,
-        Err(error) => cli::fail(1, &error),
-    };
-    telemetry.flush().await;
-    code
+    match StandaloneSettings::read(Settings::from_env()) {
+        Ok(settings) => process::serve("order-system", settings.run.clone(), signals, start(&settings)).await,
+        Err(bad) => cli::fail(EXIT_BAD_SETTINGS, &bad),
+    }
 }
 
-async fn start(settings: &StandaloneSettings) -> Result<System, StartError> {
+async fn start(settings: &StandaloneSettings) -> Result<Serving, Failed> {
     let lifecycle = Lifecycle::new();
     let listeners = Listeners::bind(settings).await?;
     let stores = Stores::open(settings, &lifecycle.env()).await?;
     let announcement = announcement(settings, &listeners);
-    let system = System::new(lifecycle, settings, listeners, stores)?;
+    let system = system::assemble(lifecycle, settings, listeners, stores)?;
     // The sockets are bound: what connects from now on is served.
     let mut stdout = std::io::stdout();
     // Nobody reading is no reason not to serve.

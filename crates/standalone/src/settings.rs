@@ -13,8 +13,8 @@ use order::{
     settings::{LEDGER, OrderSettings},
 };
 use service::{
+    process::RunSettings,
     settings::{BadSettings, Settings},
-    telemetry::TelemetrySettings,
 };
 
 /// Where metrics and health of the process are, unless told otherwise.
@@ -31,8 +31,8 @@ pub struct StandaloneSettings {
     pub stock: Option<RedisTarget>,
     /// `BROKER_URL`: RabbitMQ; embedded when not set.
     pub broker: Option<RabbitMqUrl>,
-    /// Logs and traces.
-    pub telemetry: TelemetrySettings,
+    /// Logs, traces and the end.
+    pub run: RunSettings,
     /// The edge's, and `ADMIN_ADDR`.
     pub edge: EdgeSettings,
     /// The order service's.
@@ -49,7 +49,7 @@ impl StandaloneSettings {
             ledger: settings.server(&LEDGER, str::parse),
             stock: settings.server(&STOCK, RedisTarget::parse),
             broker: settings.server(&BROKER, str::parse),
-            telemetry: TelemetrySettings::read(&mut settings),
+            run: RunSettings::read(&mut settings),
             edge: EdgeSettings::read(&mut settings, ADMIN_ADDR_DEFAULT),
             order: OrderSettings::read(&mut settings),
             inventory: InventorySettings::read(&mut settings),

@@ -14,6 +14,7 @@ async fn every_bad_setting_is_listed_at_once() {
         ("ORDER_GRPC_ADDR", "localhost:1"),
         ("DEFAULT_STOCK", "-1"),
         ("RESERVATION_TTL_SECONDS", "0"),
+        ("DRAIN_DELAY_SECONDS", "16"),
         ("LOG_FORMAT", "xml"),
         ("ORDER_URL", "ftp://x"),
         ("DB_URL", "mysql://user:hunter2@db/orders"),

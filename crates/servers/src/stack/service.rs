@@ -91,11 +91,11 @@ impl Service {
         }
     }
 
-    /// Lets it finish what it has begun, and waits for its end.
+    /// Lets it finish what it has begun, and waits for its end. As by Ctrl-C: no balancer is left that it would wait for.
     pub async fn stop(&mut self) {
         // None: it has ended by itself.
         if let Some(process) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-            kill_process(process, Signal::TERM).ok();
+            kill_process(process, Signal::INT).ok();
         }
         if timeout(DRAIN_LIMIT, self.child.wait()).await.is_err() {
             say(&format!("{} does not end within {DRAIN_LIMIT:?}, and is killed", self.plan.name));

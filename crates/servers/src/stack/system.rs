@@ -14,8 +14,14 @@ use crate::server::say;
 use crate::{Nginx, Port, Postgres, RabbitMq, Redis, gateway_config};
 
 /// From the caller's environment to every service.
-const HANDED_THROUGH: [&str; 5] =
-    ["DEFAULT_STOCK", "RESERVATION_TTL_SECONDS", "RUST_LOG", "LOG_FORMAT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+const HANDED_THROUGH: [&str; 6] = [
+    "DEFAULT_STOCK",
+    "RESERVATION_TTL_SECONDS",
+    "DRAIN_DELAY_SECONDS",
+    "RUST_LOG",
+    "LOG_FORMAT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+];
 /// How long the gateway may take to be ready once every service is.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
