@@ -8,10 +8,7 @@ use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::{
-        conn::auto,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    server::conn::auto,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWrite},
@@ -42,6 +39,8 @@ pub const HEADER_BYTES_MAX: u32 = 32 * 1024;
 pub const KEEPALIVE_INTERVAL_MS: u64 = 20_000;
 /// Time for its answer; then the connection is closed.
 pub const KEEPALIVE_TIMEOUT_MS: u64 = 10_000;
+/// Time for a connection that is accepted at the end to send the beginning of its request.
+pub const LAST_REQUEST_MS: u64 = 250;
 /// Pause after a failed accept: out of file descriptors, it would fail again at once.
 pub const ACCEPT_BACKOFF_MS: u64 = 100;
 
@@ -125,23 +124,43 @@ impl Default for Limits {
 #[derive(Debug, Clone)]
 pub struct Draining(pub CancellationToken);
 
-/// Serves until `drain` is cancelled, then takes no new connections, tells clients to go away, finishes the requests
-/// under way, and returns. How long that may take is for the caller to bound.
+/// Serves until `drain` is cancelled, then takes no connections but those that wait already, tells clients to go away,
+/// finishes the requests under way, and returns. How long that may take is for the caller to bound.
 pub async fn serve(listener: Listener, router: Router, limits: Limits, env: Env, drain: CancellationToken) {
     let room = Arc::new(Semaphore::new(limits.connections_max));
-    let open = GracefulShutdown::new();
-    let connections = Arc::new(Connections { protocol: protocol(&limits, &env), router, limits, env, drain });
-    while let Some((stream, permit)) = next(&listener.socket, &room, &connections).await {
-        let task = Arc::clone(&connections).run(stream, open.watcher(), permit);
+    let protocol = protocol(&limits, &env);
+    let (http1, http2) = (protocol.clone().http1_only(), protocol.http2_only());
+    let connections = Arc::new(Connections { http1, http2, router, limits, env, drain });
+    let start = |(stream, permit)| {
+        let task = Arc::clone(&connections).run(stream, permit);
         connections.env.start(Box::pin(task));
+    };
+    while let Some(taken) = next(&listener.socket, &room, &connections).await {
+        start(taken);
     }
-    drop(listener);
-    open.shutdown().await;
+    waiting(listener.socket, &room).into_iter().for_each(start);
+    // They have ended once nobody has a permit.
+    let all = u32::try_from(connections.limits.connections_max).unwrap_or(u32::MAX);
+    let _ = room.acquire_many(all).await;
+}
+
+/// The connections that the kernel has taken for the server. They would be reset with the socket, which is closed here.
+fn waiting(socket: TcpListener, room: &Arc<Semaphore>) -> Vec<(TcpStream, OwnedSemaphorePermit)> {
+    // Asked directly: tokio would wait for the next event, although there may be more than it knows.
+    let Ok(socket) = socket.into_std() else { return Vec::new() };
+    let accept = || {
+        let permit = Arc::clone(room).try_acquire_owned().ok()?;
+        let (stream, _) = socket.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, permit))
+    };
+    std::iter::from_fn(accept).collect()
 }
 
 /// What all connections of a server share.
 struct Connections {
-    protocol: auto::Builder<Tasks>,
+    http1: auto::Builder<Tasks>,
+    http2: auto::Builder<Tasks>,
     router: Router,
     limits: Limits,
     env: Env,
@@ -174,13 +193,14 @@ async fn next(
 }
 
 impl Connections {
-    async fn run(self: Arc<Self>, mut stream: TcpStream, watcher: Watcher, _permit: OwnedSemaphorePermit) {
+    async fn run(self: Arc<Self>, mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
         // Answers are written whole: waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
         let Some(start) = self.first_bytes(&mut stream).await else { return };
+        let protocol = if start == HTTP2_PREFACE { &self.http2 } else { &self.http1 };
         let (reading, writing) = stream.into_split();
         let io = tokio::io::join(io::Cursor::new(start).chain(reading), writing);
-        self.speak(io, watcher).await;
+        self.speak(protocol, io).await;
     }
 
     /// Enough of what the client sends to know whether it speaks HTTP/2. hyper would wait for it without a limit.
@@ -196,14 +216,18 @@ impl Connections {
             }
             Some(start)
         };
+        let drained = async {
+            self.drain.cancelled().await;
+            self.env.sleep(Duration::from_millis(LAST_REQUEST_MS)).await;
+        };
         tokio::select! {
             biased;
             start = self.env.timeout(self.limits.header_read_timeout, read) => start.ok().flatten(),
-            () = self.drain.cancelled() => None,
+            () = drained => None,
         }
     }
 
-    async fn speak<T>(&self, io: T, watcher: Watcher)
+    async fn speak<T>(&self, protocol: &auto::Builder<Tasks>, io: T)
     where
         T: tokio::io::AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -211,8 +235,17 @@ impl Connections {
             request.extensions_mut().insert(Draining(self.drain.clone()));
             self.router.clone().oneshot(request)
         });
-        let connection = self.protocol.serve_connection(TokioIo::new(io), answer);
-        if let Err(e) = watcher.watch(connection).await {
+        let mut connection = std::pin::pin!(protocol.serve_connection(TokioIo::new(io), answer));
+        let ended = tokio::select! {
+            biased;
+            // First, because hyper answers nothing that it has not begun to read when it is told to end.
+            ended = connection.as_mut() => ended,
+            () = self.drain.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(e) = ended {
             tracing::debug!(error = %e, "connection ended early");
         }
     }
