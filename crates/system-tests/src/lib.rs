@@ -7,11 +7,13 @@
 //! - [`raw`]: HTTP as bytes, as no client library would send it
 //! - [`gateway`]: NGINX, and edges as processes of their own behind it
 //! - [`books`]: whether everything adds up
+//! - [`collector`]: takes traces
 //! - [`stack`]: the services as separate processes on real servers, with NGINX in front
 //! - [`wired`]: order and inventory service in this process, with scripted faults between them
 
 pub mod books;
 mod client;
+pub mod collector;
 pub mod gateway;
 pub mod raw;
 pub mod stack;

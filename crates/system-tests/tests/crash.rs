@@ -266,19 +266,6 @@ async fn a_request_that_was_taken_before_the_end_is_served() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() {
-    let mut system = System::start(&SETTINGS).await;
-    let _open = half_an_order(&system).await;
-    drain(&system).await;
-    let second = Instant::now();
-    system.terminate();
-    let status = system.wait().await;
-    // The order would have kept it for the five seconds that its body may take.
-    assert!(second.elapsed() < Duration::from_secs(3), "{:?}", second.elapsed());
-    assert_eq!(status.code(), Some(1), "{status}");
-}
-
-#[tokio::test]
 async fn a_service_that_dies_under_its_callers_is_a_503() {
     let mut services = System::start(&SETTINGS).await;
     let (order, inventory) = (services.url("order gRPC"), services.url("inventory gRPC"));

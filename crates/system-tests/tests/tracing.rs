@@ -1,57 +1,13 @@
 //! One order is one trace, from the HTTP request to the consumer of its event, as a collector receives it.
 
-#![expect(clippy::disallowed_methods, reason = "tests run in the real world")]
-
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use http::Method;
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
-    },
     common::v1::any_value::Value,
     trace::v1::{Span, span::SpanKind},
 };
-use system_tests::{System, eventually};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
-
-/// Collects spans over OTLP, as a collector does.
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<Span>>>);
-
-#[tonic::async_trait]
-impl TraceService for Sink {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let scopes = request.into_inner().resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-        self.0.lock().expect("whole").extend(scopes.flat_map(|scope| scope.spans));
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-impl Sink {
-    /// On a free port.
-    async fn start() -> (Self, String) {
-        let sink = Self::default();
-        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", socket.local_addr().expect("bound"));
-        let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(sink.clone()));
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(socket)));
-        (sink, url)
-    }
-
-    fn of_trace(&self, trace_id: &[u8]) -> Vec<Span> {
-        self.0.lock().expect("whole").iter().filter(|span| span.trace_id == trace_id).cloned().collect()
-    }
-}
+use system_tests::{System, collector::Sink, eventually};
 
 fn attribute(span: &Span, key: &str) -> String {
     let found = span.attributes.iter().find(|attribute| attribute.key == key);
@@ -84,7 +40,7 @@ async fn one_trace_leads_from_the_request_to_the_consumer() {
     system.terminate();
     assert!(system.wait().await.success());
 
-    let spans = sink.of_trace(&trace_id);
+    let spans: Vec<_> = sink.spans().into_iter().filter(|span| span.trace_id == trace_id).collect();
     let by_id: HashMap<_, _> = spans.iter().map(|span| (span.span_id.clone(), span)).collect();
     let find = |name: &str, kind: SpanKind| {
         let found = spans.iter().find(|span| span.name == name && span.kind() == kind);

@@ -25,6 +25,8 @@ pub struct Process {
     /// Such as `order-service-1`.
     pub name: String,
     binary: PathBuf,
+    /// What it is to do instead of serving.
+    pub command: Option<&'static str>,
     environment: Vec<(String, String)>,
     child: Option<Child>,
     log: PathBuf,
@@ -33,11 +35,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Does not start it.
-    pub(super) fn new(name: String, binary_name: &str, log: PathBuf) -> Self {
+    /// Of this binary, at free ports. Does not start it.
+    pub fn new(name: String, binary_name: &str, log: PathBuf) -> Self {
         let ports = [Port::claim(), Port::claim()];
         let environment = vec![("ADMIN_ADDR".to_owned(), local(&ports[1]).to_string())];
-        Self { name, binary: binary(binary_name), environment, child: None, log, ports }
+        Self { name, binary: binary(binary_name), command: None, environment, child: None, log, ports }
     }
 
     /// Where it serves.
@@ -45,7 +47,8 @@ impl Process {
         local(&self.ports[0])
     }
 
-    fn admin(&self) -> SocketAddr {
+    /// Where it tells how it is.
+    pub fn admin(&self) -> SocketAddr {
         local(&self.ports[1])
     }
 
@@ -60,7 +63,7 @@ impl Process {
         let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("the log can be written");
         // setpriv becomes the service: the process id stays.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(&self.binary).env_clear();
+        command.args(["--pdeathsig", "KILL"]).arg(&self.binary).args(self.command).env_clear();
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         self.child = Some(command.spawn().expect("setpriv, of util-linux, runs"));
@@ -72,12 +75,23 @@ impl Process {
         child.kill().await.expect("it can be killed");
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().and_then(Child::id);
+        signal(name, &id.unwrap_or_else(|| panic!("{} does not run", self.name)).to_string());
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap_or_else(|| panic!("{} does not run", self.name));
+        let ended = tokio::time::timeout(STOP_TIMEOUT, child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("{} does not end", self.name)).expect("a status")
+    }
+
     /// SIGTERM, and waits for its end.
     pub async fn end(&mut self) -> ExitStatus {
-        let mut child = self.child.take().unwrap_or_else(|| panic!("{} does not run", self.name));
-        signal("TERM", &child.id().unwrap_or_else(|| panic!("{} has ended", self.name)).to_string());
-        let ended = tokio::time::timeout(STOP_TIMEOUT, child.wait()).await;
-        ended.unwrap_or_else(|_| panic!("{} does not drain", self.name)).expect("a status")
+        self.signal("TERM");
+        self.wait().await
     }
 
     /// Fails when it has ended by itself.
@@ -109,7 +123,7 @@ impl Process {
     }
 
     /// The end of what it logged.
-    pub(super) fn log_end(&self) -> String {
+    pub fn log_end(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
