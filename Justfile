@@ -47,6 +47,11 @@ test-all *filter: tools servers
     cargo build --workspace --all-targets --locked
     target/debug/servers run -- cargo-nextest nextest run --locked --workspace {{ filter }}
 
+# Restarts all services in turn under load for so long, on real servers, and expects that no client notices.
+restarts seconds="60": tools servers
+    cargo build --workspace --all-targets --locked
+    RESTART_SECONDS={{ quote(seconds) }} target/debug/servers run -- cargo-nextest nextest run --locked --package system-tests --test servers_restarts --profile long --no-capture everything_restarted
+
 # Checks the formatting of the Rust and the Python code.
 fmt: tools
     cargo fmt --all --check

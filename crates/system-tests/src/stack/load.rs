@@ -18,8 +18,6 @@ use uuid::Uuid;
 use super::Stack;
 use crate::{Answer, Client, eventually};
 
-/// Clients at a time.
-const CLIENTS: usize = 8;
 /// Time between two restocks.
 const RESTOCK_PAUSE: Duration = Duration::from_millis(300);
 /// Units of a restock.
@@ -34,6 +32,8 @@ pub struct Demand {
     pub items: &'static [(&'static str, i64)],
     /// The item that more is received of meanwhile.
     pub restocked: Option<&'static str>,
+    /// How many buy at a time.
+    pub clients: usize,
     /// Each client waits so long after an answer.
     pub pause: Duration,
 }
@@ -88,7 +88,7 @@ impl Load {
     pub fn start(stack: &Stack, demand: Demand) -> Self {
         let (known, stop) = (Arc::default(), CancellationToken::new());
         let buyer = |n| Buyer { http: stack.http.clone(), name: n, demand, known: Arc::clone(&known) };
-        let mut tasks: Vec<_> = (0..CLIENTS).map(|n| tokio::spawn(buyer(n).run(stop.clone()))).collect();
+        let mut tasks: Vec<_> = (0..demand.clients).map(|n| tokio::spawn(buyer(n).run(stop.clone()))).collect();
         if let Some(item) = demand.restocked {
             tasks.push(tokio::spawn(receive(stack.inventory_clients.clone(), item, Arc::clone(&known), stop.clone())));
         }
@@ -258,9 +258,14 @@ pub fn slowest(asked: &[Asked]) -> Duration {
 
 /// How long nine of ten waited for an answer at most; zero when nothing was asked.
 pub fn nine_of_ten(asked: &[Asked]) -> Duration {
+    within(asked, 90)
+}
+
+/// How long so many percent waited for an answer at most; zero when nothing was asked.
+pub fn within(asked: &[Asked], percent: usize) -> Duration {
     let mut took: Vec<Duration> = asked.iter().map(Asked::took).collect();
     took.sort();
-    took.get((took.len() * 9).div_ceil(10).saturating_sub(1)).copied().unwrap_or_default()
+    took.get((took.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// The longest time in which no order was placed, from the first request on.

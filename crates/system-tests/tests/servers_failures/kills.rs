@@ -1,6 +1,6 @@
-//! Each service killed, or asked to end, and started again under load.
+//! Each service killed and started again under load.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use servers::Redis;
 use system_tests::stack::{Stack, Stores, audit::at_rest, load::Load};
@@ -27,26 +27,6 @@ async fn each_service_killed_in_turn_under_load_no_answer_is_worse_than_503_and_
         tell(&format!("{name} killed"), &load.since(mark), "");
     }
     balanced(&stack, load, &[201, 409, 503]).await;
-}
-
-#[tokio::test]
-async fn each_service_ended_in_turn_under_load_finishes_what_it_has_taken() {
-    let mut stack = Stack::start(Stores::shared(Redis::start().await).await, &SETTINGS).await;
-    let load = Load::start(&stack, DEMAND);
-    load.orders(100).await;
-    for name in SERVICES {
-        let mark = load.mark();
-        let begin = Instant::now();
-        let status = stack.service(name).end().await;
-        let drained = begin.elapsed();
-        assert!(status.success(), "{name}: {status}");
-        tokio::time::sleep(AWAY).await;
-        stack.service(name).start();
-        stack.service(name).until_ready().await;
-        load.orders(20).await;
-        tell(&format!("{name} ended"), &load.since(mark), &format!("drained in {drained:.0?}"));
-    }
-    balanced(&stack, load, &[201, 409]).await;
 }
 
 async fn balanced(stack: &Stack, load: Load, allowed: &[u16]) {

@@ -35,6 +35,7 @@ const REST_LIMIT: Duration = Duration::from_secs(2 + 5);
 const DEMAND: Demand = Demand {
     items: &[("widget", 1), ("gadget", 2), ("gizmo", 3)],
     restocked: Some("widget"),
+    clients: 8,
     pause: Duration::from_millis(10),
 };
 /// Nine of ten who ask while something is down are told so within this,

@@ -33,6 +33,7 @@ const DEMAND: Demand = Demand {
         ("scarce-6", 1),
     ],
     restocked: None,
+    clients: 8,
     pause: Duration::from_millis(60),
 };
 /// Orders are placed again so soon after a fault is over (I11).
