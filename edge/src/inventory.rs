@@ -50,6 +50,7 @@ pub async fn reserve(
         quantity: quantity.get(),
         ttl: ttl.map(|ttl| ttl.duration().try_into().expect("at most a day")),
         least_epoch: 0,
+        for_order: false,
     };
     let answer = edge
         .inventory

@@ -42,7 +42,14 @@ impl InventoryGrpc {
 
     async fn reserve(&self, call: &Call, message: &ReserveMessage) -> Result<ReserveResponse, Failure> {
         let request = self.parse_reserve(message)?;
-        let outcome = match self.reservations.reserve(call, &request).await? {
+        // An id that was made here nobody has used before, and of one that the order service derived nobody else knows.
+        let may_be_judged = message.reservation_id.is_some() && request.id.is_client() && !message.for_order;
+        let reserved = if may_be_judged {
+            self.reservations.reserve_unjudged(call, &request).await?
+        } else {
+            self.reservations.reserve(call, &request).await?
+        };
+        let outcome = match reserved {
             Reserved::Held { stamp, remaining, deadline } => Outcome::Held(Held {
                 reservation_id: request.id.to_string(),
                 epoch: stamp.epoch.0,

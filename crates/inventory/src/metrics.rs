@@ -18,12 +18,15 @@ pub enum ReservationOutcome {
     Released,
     /// The id is a hold of something else.
     Mismatch,
+    /// The id is an order.
+    Confirmed,
     /// The store or the ledger did not answer, or not in time.
     Unavailable,
 }
 
 impl ReservationOutcome {
-    const ALL: [Self; 5] = [Self::Held, Self::Insufficient, Self::Released, Self::Mismatch, Self::Unavailable];
+    const ALL: [Self; 6] =
+        [Self::Held, Self::Insufficient, Self::Released, Self::Mismatch, Self::Confirmed, Self::Unavailable];
 
     fn label(self) -> Label {
         let outcome = match self {
@@ -31,6 +34,7 @@ impl ReservationOutcome {
             Self::Insufficient => "insufficient",
             Self::Released => "released",
             Self::Mismatch => "mismatch",
+            Self::Confirmed => "confirmed",
             Self::Unavailable => "unavailable",
         };
         [("outcome", outcome)]

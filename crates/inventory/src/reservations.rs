@@ -53,18 +53,49 @@ impl Reservations {
         Self { backend, opener }
     }
 
-    /// Sets units aside, at most once per id. `RESERVATION_RELEASED` or `RESERVATION_MISMATCH` if the id is spent.
+    /// Sets units aside, at most once per id. `RESERVATION_RELEASED`, `RESERVATION_CONFIRMED` or `RESERVATION_MISMATCH`
+    /// if the store knows that the id is spent. If it does not, the commit of an order on the hold finds out.
     pub async fn reserve(&self, call: &Call, request: &ReserveRequest) -> Result<Reserved, Failure> {
         let result = self.try_reserve(call, request).await;
-        let outcome = match &result {
+        self.count(&result);
+        result
+    }
+
+    /// The same under an id that a client brings, who relies on the answer: no id that the ledger has judged is answered.
+    /// The store forgets with every lease which are.
+    pub async fn reserve_unjudged(&self, call: &Call, request: &ReserveRequest) -> Result<Reserved, Failure> {
+        let result = self.try_reserve_unjudged(call, request).await;
+        self.count(&result);
+        result
+    }
+
+    async fn try_reserve_unjudged(&self, call: &Call, request: &ReserveRequest) -> Result<Reserved, Failure> {
+        let reserved = self.try_reserve(call, request).await?;
+        // Not before: a verdict given between the two would be missed.
+        match self.backend.verdict_on(call, request.id, None).await? {
+            Verdict::Unknown => Ok(reserved),
+            Verdict::Confirmed | Verdict::ConfirmedElsewhere | Verdict::Aborted => Err(self.ended(call, request).await),
+        }
+    }
+
+    /// What became of an id that can be held no more; a hold of it that is no order is given back.
+    async fn ended(&self, call: &Call, request: &ReserveRequest) -> Failure {
+        match self.release(call, request.id, Some(&request.item)).await {
+            Ok(()) => Failure::of(Reason::ReservationReleased),
+            Err(failure) => failure,
+        }
+    }
+
+    fn count(&self, result: &Result<Reserved, Failure>) {
+        let outcome = match result {
             Ok(Reserved::Held { .. }) => ReservationOutcome::Held,
             Ok(Reserved::Insufficient { .. }) => ReservationOutcome::Insufficient,
             Err(failure) if failure.reason == Reason::ReservationReleased => ReservationOutcome::Released,
             Err(failure) if failure.reason == Reason::ReservationMismatch => ReservationOutcome::Mismatch,
+            Err(failure) if failure.reason == Reason::ReservationConfirmed => ReservationOutcome::Confirmed,
             Err(_) => ReservationOutcome::Unavailable,
         };
         self.backend.metrics.reservation(outcome);
-        result
     }
 
     async fn try_reserve(&self, call: &Call, request: &ReserveRequest) -> Result<Reserved, Failure> {
@@ -77,6 +108,8 @@ impl Reservations {
                 ReserveReply::Insufficient { remaining } => return Ok(Reserved::Insufficient { remaining }),
                 ReserveReply::Released => return Err(Failure::of(Reason::ReservationReleased)),
                 ReserveReply::Mismatch => return Err(Failure::of(Reason::ReservationMismatch)),
+                // What the reaper will do; so the answer is the same before it comes and after.
+                ReserveReply::Overdue => return Err(self.ended(call, request).await),
                 ReserveReply::NotOpen => {}
             }
             // Refusing needs no lease: a request that no lease could serve opens nothing.

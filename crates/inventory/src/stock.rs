@@ -25,6 +25,9 @@ pub const RELEASE_MARKER_SECONDS: u64 = 86_400;
 /// How long it is remembered that a hold was confirmed, so that a late repeat of its reserve answers it again, in
 /// seconds. Forgetting is safe: the ledger judges the new hold surplus.
 pub const CONFIRMED_MARKER_SECONDS: u64 = 60;
+/// How long a hint outlives its hold, in seconds: longer than a ledger is away, because until it has given the verdict on
+/// the overdue hold, nobody but the hint knows that the id ever was.
+pub const HINT_GRACE_SECONDS: u64 = 3_600;
 
 /// Most restocks that a lease takes. Beyond it an item answers that it is not open: the next lease has counted them all.
 pub const RESTOCKS_PER_LEASE_MAX: usize = 10_000;
@@ -46,8 +49,9 @@ pub struct ReserveRequest {
     pub ttl: Ttl,
     /// Least epoch that will do.
     pub least_epoch: Epoch,
-    /// Whether [`StockStore::find`] shall find it by its id alone: for holds of clients. The hint is written before the
-    /// hold and lives until the hold is due.
+    /// Whether it is a client's hold. Then [`StockStore::find`] finds it by its id alone: the hint is written before the
+    /// hold and outlives it by [`HINT_GRACE_SECONDS`]. And a repeat past its deadline does not lengthen it: it is
+    /// [`ReserveReply::Overdue`].
     pub hint: bool,
 }
 
@@ -72,6 +76,8 @@ pub enum ReserveReply {
     Released,
     /// The id is a hold of another item (as far as its hint tells) or another quantity.
     Mismatch,
+    /// The id is a client's hold that is past its deadline. Nothing was changed: the ledger's verdict is to be asked for.
+    Overdue,
     /// See the module.
     NotOpen,
 }

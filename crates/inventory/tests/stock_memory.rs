@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use contracts::values::{Epoch, Item};
 use inventory::stock::{
-    CONFIRMED_MARKER_SECONDS, ConfirmReply, LoadReply, RELEASE_MARKER_SECONDS, RESTOCKS_PER_LEASE_MAX, ReleaseReply,
-    ReserveReply, ReserveRequest, RestockReply, StockReply, StockStore,
+    CONFIRMED_MARKER_SECONDS, ConfirmReply, HINT_GRACE_SECONDS, LoadReply, RELEASE_MARKER_SECONDS,
+    RESTOCKS_PER_LEASE_MAX, ReleaseReply, ReserveReply, ReserveRequest, RestockReply, StockReply, StockStore,
     conformance::{Edit, Stage, StockFixture, id, stamp_of},
     memory::{MARKERS_PER_ITEM_MAX, MemoryStock},
 };
@@ -139,6 +139,22 @@ async fn a_release_marker_lasts_its_time() {
     assert_eq!(stage.reserve(id(1), 1).await, ReserveReply::Released);
     fixture.advance(Duration::from_micros(1)).await;
     assert_eq!(stage.held(id(1), 1).await, stage.stamp(5, 1));
+}
+
+#[tokio::test]
+async fn a_hint_lasts_its_grace_after_the_deadline_that_a_repeat_lengthened() {
+    let fixture = MemoryFixture::new();
+    let stage = Stage::open(&fixture, 10, 0).await;
+    let short = ReserveRequest { hint: true, ..stage.short_request(id(1), 1) };
+    let last = Duration::from_micros(1_000_000 + HINT_GRACE_SECONDS * 1_000_000 - 1);
+    let known = async || stage.store.find(id(1)).await.expect("it answers").is_some();
+    stage.send(&short).await;
+    fixture.advance(Duration::from_millis(900)).await;
+    stage.send(&short).await;
+    fixture.advance(last).await;
+    assert!(known().await);
+    fixture.advance(Duration::from_micros(1)).await;
+    assert!(!known().await);
 }
 
 #[tokio::test]

@@ -39,6 +39,8 @@ pub enum Reserved {
     Released,
     /// The id is a hold of something else.
     Mismatch,
+    /// The id is an order already.
+    Confirmed,
 }
 
 /// The inventory service.

@@ -96,8 +96,8 @@ impl PlaceOrder {
     async fn run(&self, placement: &Placement, call: &Call) -> Result<Placed, Failure> {
         let fingerprint = fingerprint(&placement.item, placement.quantity, placement.reservation);
         let mut run = Run { placement, call, fingerprint, attempt: 0, fences: 0, least_epoch: Epoch::NONE };
-        // Without a key a repeat is a proxy's, and rare: it is found at the commit.
-        if matches!(placement.identity, Identity::Key(_))
+        // Otherwise a repeat is a proxy's, and rare: it is found at the commit.
+        if (run.is_keyed() || placement.reservation.is_some())
             && let Some(placed) = self.replay(&run).await?
         {
             return Ok(placed);
@@ -125,6 +125,7 @@ impl PlaceOrder {
             Reserved::Released => run.dead_id(),
             Reserved::Mismatch if run.placement.reservation.is_some() => Err(Failure::of(Reason::ReservationMismatch)),
             Reserved::Mismatch => Err(Failure::internal(format!("derived id {id} is a hold of something else"))),
+            Reserved::Confirmed => self.sold_before(run).await,
         }
     }
 
@@ -142,11 +143,7 @@ impl PlaceOrder {
         };
         match self.committer.commit(&order).await? {
             CommitOutcome::Created(order) => Ok(Step::Done(Placed { order, replayed: false })),
-            // A client's hold may be an order under another key: this key then has none, and must not name that one.
-            CommitOutcome::Existing(_) if run.is_keyed() && placement.reservation.is_some() => {
-                let placed = self.replay(run).await?;
-                placed.map(Step::Done).ok_or_else(|| Failure::of(Reason::ReservationConfirmed))
-            }
+            CommitOutcome::Existing(_) if placement.reservation.is_some() => self.sold_before(run).await,
             CommitOutcome::Existing(order) => Ok(Step::Done(run.repeated(order))),
             CommitOutcome::OtherContent if placement.reservation.is_some() => {
                 Err(Failure::of(Reason::ReservationMismatch))
@@ -171,10 +168,21 @@ impl PlaceOrder {
         if let Some(taken) = self.ledger.order_by_key(&run.request_key()).await? {
             return run.answer(taken).map(Some);
         }
-        // Without a key, the hold names the order.
-        let Some(hold) = run.placement.reservation.filter(|_| !run.is_keyed()) else { return Ok(None) };
-        let order = self.ledger.order(hold).await?;
-        Ok(order.filter(|order| run.has_content(order)).map(|order| run.repeated(order)))
+        let Some(hold) = run.placement.reservation else { return Ok(None) };
+        match self.ledger.order(hold).await? {
+            None => Ok(None),
+            Some(order) if !run.has_content(&order) => Err(Failure::of(Reason::ReservationMismatch)),
+            // It is an order under another key: this key has none, and must not name that one.
+            Some(_) if run.is_keyed() => Err(Failure::of(Reason::ReservationConfirmed)),
+            // Without a key, the hold names the order.
+            Some(order) => Ok(Some(run.repeated(order))),
+        }
+    }
+
+    /// A client's hold turned out to be an order already.
+    async fn sold_before(&self, run: &Run<'_>) -> Result<Step, Failure> {
+        let placed = self.replay(run).await?;
+        placed.map(Step::Done).ok_or_else(|| Failure::internal("a reservation is an order that the ledger does not have"))
     }
 
     /// Repeats under the same id while there is no answer: the hold is made once, whichever of them arrives.

@@ -189,7 +189,17 @@ impl Wired {
 
     /// A hold of `widget` that a client made.
     pub async fn hold(&self, quantity: i64) -> ReservationId {
-        let request = ReserveRequest { hint: true, ..hold_request(ReservationId(self.env.uuid()), quantity) };
+        self.client_hold(quantity, Ttl::DEFAULT).await
+    }
+
+    /// The same for a second.
+    pub async fn short_hold(&self, quantity: i64) -> ReservationId {
+        self.client_hold(quantity, Ttl::parse_seconds(1).expect("valid")).await
+    }
+
+    async fn client_hold(&self, quantity: i64, ttl: Ttl) -> ReservationId {
+        let id = ReservationId(self.env.uuid());
+        let request = ReserveRequest { hint: true, ttl, ..hold_request(id, quantity) };
         let held = self.reservations.reserve(&self.call(), &request).await.expect("answered");
         assert!(matches!(held, reservations::Reserved::Held { .. }));
         request.id
@@ -282,6 +292,7 @@ impl Inventory for DirectInventory {
             Ok(reservations::Reserved::Insufficient { remaining }) => Reserved::Insufficient { remaining },
             Err(failure) if failure.reason == Reason::ReservationReleased => Reserved::Released,
             Err(failure) if failure.reason == Reason::ReservationMismatch => Reserved::Mismatch,
+            Err(failure) if failure.reason == Reason::ReservationConfirmed => Reserved::Confirmed,
             Err(failure) => return Err(failure),
         };
         if fate == Fate::AnswerLost { Err(Failure::unavailable("answer lost by the script")) } else { Ok(reserved) }

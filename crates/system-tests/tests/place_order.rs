@@ -14,7 +14,7 @@ use std::{
 use broker::Broker;
 use contracts::{
     Reason,
-    values::{Epoch, ReservationId},
+    values::{Epoch, ReservationId, Stamp},
 };
 use futures::future::join_all;
 use inventory::reservations::Reserved;
@@ -342,6 +342,88 @@ async fn a_released_hold_can_no_longer_become_an_order() {
     let failure = wired.order.place(on_hold(3, id, "a"), wired.call()).await.expect_err("released");
     assert_eq!(failure.reason, Reason::ReservationReleased);
     assert_eq!(wired.free().await, 10);
+}
+
+#[tokio::test]
+async fn an_order_on_a_hold_past_its_deadline_is_refused_before_the_reaper_comes_and_after() {
+    let wired = Wired::new(10).await;
+    let (first, second) = (wired.short_hold(3).await, wired.short_hold(4).await);
+    tokio::time::sleep(Duration::from_millis(1_010)).await;
+    let refused = async |quantity, id| {
+        let failure = wired.order.place(on_hold(quantity, id, "a"), wired.call()).await.expect_err("it is over");
+        assert_eq!(failure.reason, Reason::ReservationReleased);
+    };
+    refused(3, first).await;
+    assert_eq!(wired.free().await, 6, "its units are back at once");
+    assert_eq!(wired.inventory.reaper().reap_once().await, Ok(1));
+    for (quantity, id) in [(3, first), (4, second), (5, second)] {
+        refused(quantity, id).await;
+    }
+    // The store has forgotten, the ledger has not.
+    wired.stock.wipe();
+    refused(4, second).await;
+    assert_eq!(wired.free().await, 10);
+}
+
+#[tokio::test]
+async fn an_order_on_a_hold_that_is_an_order_holds_nothing() {
+    let wired = Wired::new(10).await;
+    let id = wired.hold(3).await;
+    let keyed = |name: &str, quantity| Placement { identity: key(name), ..on_hold(quantity, id, "unused") };
+    let first = wired.order.place(keyed("k", 3), wired.call()).await.expect("placed");
+    wired.stock.wipe();
+    wired.place(7, attempt("another")).await.expect("placed, and nothing is left");
+    let reserves = wired.seams.reserves.lock().expect("whole").len();
+    for again in [keyed("k", 3), on_hold(3, id, "b")] {
+        let placed = wired.order.place(again, wired.call()).await.expect("the same order");
+        assert_eq!((&placed.order, placed.replayed), (&first.order, true));
+    }
+    for (refused, reason) in [
+        (keyed("other", 3), Reason::ReservationConfirmed),
+        (keyed("k", 4), Reason::IdempotencyKeyReused),
+        (keyed("other", 4), Reason::ReservationMismatch),
+        (on_hold(4, id, "b"), Reason::ReservationMismatch),
+    ] {
+        let failure = wired.order.place(refused, wired.call()).await.expect_err("the hold is that order");
+        assert_eq!(failure.reason, reason);
+    }
+    assert_eq!(wired.seams.reserves.lock().expect("whole").len(), reserves);
+}
+
+/// The first of two is committed while the second reserves, and its hold falls due before anybody has confirmed it.
+#[tokio::test]
+async fn an_order_on_an_overdue_hold_that_is_an_order_is_answered_with_it() {
+    for keyed in [false, true] {
+        let wired = Wired::new(10).await;
+        let id = wired.short_hold(3).await;
+        let (ledger, env) = (wired.ledger.clone(), wired.env.clone());
+        wired
+            .script_reserves(Box::new(move |_| {
+                let (ledger, env) = (ledger.clone(), env.clone());
+                Box::pin(async move {
+                    let stamp = Stamp { item: item("widget"), epoch: Epoch(1), number: 1 };
+                    let order = NewOrder {
+                        id,
+                        stamp,
+                        quantity: units(3),
+                        key: None,
+                        created_at: env.now(),
+                        traceparent: String::new(),
+                    };
+                    ledger.commit(&[order]).await.expect("answered").remove(0).expect("committed");
+                    env.sleep(Duration::from_millis(1_010)).await;
+                    Fate::Happens
+                })
+            }))
+            .await;
+        let identity = if keyed { key("k") } else { attempt("a") };
+        let answer = wired.order.place(Placement { identity, ..on_hold(3, id, "unused") }, wired.call()).await;
+        match answer {
+            Ok(placed) => assert!(!keyed && placed.replayed && placed.order.id == id, "{placed:?}"),
+            Err(failure) => assert!(keyed && failure.reason == Reason::ReservationConfirmed, "{failure:?}"),
+        }
+        assert_eq!(wired.orders().await.len(), 1);
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,8 @@ use super::{
 pub const TTL_LONG_SECONDS: i64 = 3_600;
 /// A hold's life where a check waits for its end: stores with a clock of their own make the test wait.
 pub const TTL_SHORT_SECONDS: i64 = 1;
+/// Longer than that.
+pub const PAST_TTL: Duration = Duration::from_millis(1_100);
 
 /// A store to check, and what a test can do to it from outside.
 #[async_trait]
@@ -120,8 +122,9 @@ macro_rules! stock_conformance {
             a_repeat_lengthens_the_deadline_at_most
             another_quantity_is_a_mismatch
             another_item_is_a_mismatch_by_the_hint
-            a_hint_ends_with_its_hold
-            a_repeat_lengthens_the_hint
+            a_hint_outlives_its_hold
+            a_client_s_hold_is_over_at_its_deadline
+            a_hold_of_an_order_under_way_goes_on_past_its_deadline
             without_a_hint_nothing_is_found
             insufficient_changes_nothing
             a_reserve_after_confirm_answers_the_hold_that_was
@@ -347,9 +350,11 @@ impl Stage {
 pub fn stamp_of(reply: ReserveReply) -> Stamp {
     match reply {
         ReserveReply::Held { stamp, .. } => stamp,
-        ReserveReply::Insufficient { .. } | ReserveReply::Released | ReserveReply::Mismatch | ReserveReply::NotOpen => {
-            panic!("not held: {reply:?}")
-        }
+        ReserveReply::Insufficient { .. }
+        | ReserveReply::Released
+        | ReserveReply::Mismatch
+        | ReserveReply::Overdue
+        | ReserveReply::NotOpen => panic!("not held: {reply:?}"),
     }
 }
 

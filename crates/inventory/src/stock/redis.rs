@@ -20,7 +20,7 @@ pub mod scripts;
 pub mod target;
 pub mod wire;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use contracts::values::{Epoch, Item, Lease, Quantity, ReservationId, Stamp, Timestamp};
@@ -38,9 +38,9 @@ use self::{
     wire::{Request, Wire},
 };
 use super::{
-    CONFIRMED_MARKER_SECONDS, ConfirmReply, Counts, Found, Hold, Incarnation, LoadReply, Probe, RELEASE_MARKER_SECONDS,
-    RESTOCKS_PER_LEASE_MAX, ReleaseReply, ReserveReply, ReserveRequest, RestockReply, StockError, StockReply,
-    StockStore,
+    CONFIRMED_MARKER_SECONDS, ConfirmReply, Counts, Found, HINT_GRACE_SECONDS, Hold, Incarnation, LoadReply, Probe,
+    RELEASE_MARKER_SECONDS, RESTOCKS_PER_LEASE_MAX, ReleaseReply, ReserveReply, ReserveRequest, RestockReply,
+    StockError, StockReply, StockStore,
 };
 
 /// A stock store in Redis.
@@ -91,15 +91,16 @@ impl RedisStock {
     }
 
     async fn held(&self, request: &ReserveRequest) -> Result<(ReserveReply, HoldIs), StockError> {
-        let ReserveRequest { id, item, quantity, ttl, least_epoch, .. } = request;
+        let ReserveRequest { id, item, quantity, ttl, least_epoch, hint } = request;
         let args = vec![
             id.to_string(),
             quantity.get().to_string(),
             ttl.duration().as_micros().to_string(),
             exact(least_epoch.0),
+            u8::from(*hint).to_string(),
         ];
         let mut answer = self.run(&SCRIPTS.reserve, self.spread.item_and_id(item.as_str(), *id), args).await?;
-        let there = if answer.word() == "held" { HoldIs::There } else { HoldIs::Absent };
+        let there = if matches!(answer.word(), "held" | "overdue") { HoldIs::There } else { HoldIs::Absent };
         let reply = match answer.word() {
             "held" | "confirmed" => {
                 let epoch = answer.number()?;
@@ -112,6 +113,7 @@ impl RedisStock {
             "insufficient" => ReserveReply::Insufficient { remaining: answer.number()? },
             "released" => ReserveReply::Released,
             "mismatch" => ReserveReply::Mismatch,
+            "overdue" => ReserveReply::Overdue,
             "not_open" => ReserveReply::NotOpen,
             _ => return answer.unknown(),
         };
@@ -123,8 +125,8 @@ impl RedisStock {
     async fn held_with_hint(&self, request: &ReserveRequest) -> Result<ReserveReply, StockError> {
         let (slot, key) = self.spread.hint(request.id);
         let writer = self.env.uuid().to_string();
-        let args =
-            vec![request.item.as_str().to_owned(), writer.clone(), request.ttl.duration().as_millis().to_string()];
+        let life = request.ttl.duration() + Duration::from_secs(HINT_GRACE_SECONDS);
+        let args = vec![request.item.as_str().to_owned(), writer.clone(), life.as_millis().to_string()];
         let answer = self.run(&SCRIPTS.hint_put, (slot, vec![key.clone()]), args).await?;
         match answer.word() {
             "created" | "kept" => {}
@@ -155,7 +157,7 @@ impl RedisStock {
     }
 }
 
-/// Whether a reserve left a hold.
+/// Whether a hold of the id is there after a reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HoldIs {
     There,

@@ -6,6 +6,7 @@ mod acl;
 mod faults;
 mod fixture;
 mod hands;
+mod hints;
 mod lives;
 mod proxy;
 mod registry;

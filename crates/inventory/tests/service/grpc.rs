@@ -41,6 +41,7 @@ fn good() -> ReserveRequest {
         quantity: 2,
         ttl: None,
         least_epoch: 0,
+        for_order: false,
     }
 }
 
@@ -84,6 +85,7 @@ async fn a_bad_reserve_names_every_bad_field_and_changes_nothing() {
                 quantity: 0,
                 ttl: Some(span(-1, 0)),
                 least_epoch: -1,
+                for_order: true,
             },
             &["reservation_id", "item", "quantity", "ttl", "least_epoch"],
         ),
@@ -139,6 +141,24 @@ async fn not_enough_stock_is_an_outcome_and_a_spent_id_an_error() {
     assert_eq!(reason(client.reserve(good()).await.expect_err("refused")), Reason::ReservationReleased);
     let unknown = ReleaseRequest { reservation_id: Uuid::new_v8([1; 16]).to_string(), item: String::new() };
     assert_eq!(reason(client.release(unknown).await.expect_err("refused")), Reason::ReservationNotFound);
+}
+
+#[tokio::test]
+async fn only_an_id_that_somebody_may_have_used_is_asked_about() {
+    let world = World::new().await;
+    let (mut client, _running) = world.serve().await;
+    world.hold(&item("widget"), 1).await;
+    for (request, questions) in [
+        (good(), 1),
+        (good(), 1),
+        (ReserveRequest { for_order: true, ..good() }, 0),
+        (ReserveRequest { reservation_id: Some(Uuid::new_v8([5; 16]).to_string()), ..good() }, 0),
+        (ReserveRequest { reservation_id: None, ..good() }, 0),
+    ] {
+        let asked = world.ledger.asked();
+        client.reserve(request.clone()).await.expect("held");
+        assert_eq!(world.ledger.asked() - asked, questions, "{request:?}");
+    }
 }
 
 #[tokio::test]

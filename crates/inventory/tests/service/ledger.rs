@@ -18,8 +18,19 @@ use inventory::ledger::{ItemStock, OpenOutcome, ResolveQuery, Restock, StockLedg
 use service::{call::Call, environment::Env};
 use uuid::Uuid;
 
+use crate::store::Pauses;
+
 /// How long a fresh lease is left alone, in milliseconds.
 const GRACE_MS: u64 = 250;
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    Created,
+    Existing,
+    Aborted,
+    Fenced,
+}
 
 #[derive(Clone, Copy)]
 struct LeaseRow {
@@ -61,6 +72,8 @@ pub struct TestLedger {
     /// Calls that the test counts.
     pub opens: AtomicUsize,
     pub asked: AtomicUsize,
+    /// Before each answer others may go on.
+    pub pauses: Pauses,
     /// Happens while the next lease is granted.
     meanwhile: Mutex<Option<Meanwhile>>,
 }
@@ -76,6 +89,7 @@ impl TestLedger {
             silent: AtomicBool::new(false),
             opens: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
+            pauses: Pauses::default(),
             meanwhile: Mutex::default(),
         })
     }
@@ -86,6 +100,7 @@ impl TestLedger {
 
     async fn answering(&self) -> Result<(), Failure> {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        self.pauses.pause().await;
         if self.silent.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
@@ -94,10 +109,31 @@ impl TestLedger {
 
     /// An order on this hold.
     pub fn commit(&self, id: ReservationId, stamp: &Stamp, units: i64) {
+        assert_eq!(self.try_commit(id, stamp, units), Committed::Created);
+    }
+
+    /// An order on this hold, unless something is against it.
+    pub fn try_commit(&self, id: ReservationId, stamp: &Stamp, units: i64) -> Committed {
         let mut tables = self.tables();
-        assert_eq!(tables.epoch(&stamp.item), stamp.epoch, "fenced");
-        let before = tables.verdicts.insert(id, Some((stamp.clone(), units)));
-        assert_eq!(before, None, "one verdict for an id");
+        match tables.verdicts.get(&id) {
+            Some(Some(_)) => Committed::Existing,
+            Some(None) => Committed::Aborted,
+            None if tables.epoch(&stamp.item) != stamp.epoch => Committed::Fenced,
+            None => {
+                tables.verdicts.insert(id, Some((stamp.clone(), units)));
+                Committed::Created
+            }
+        }
+    }
+
+    /// Whether there is an order of this id; `None` without a verdict.
+    pub fn is_order(&self, id: ReservationId) -> Option<bool> {
+        self.tables().verdicts.get(&id).map(Option::is_some)
+    }
+
+    /// Units of the item in orders.
+    pub fn sold(&self, item: &Item) -> i64 {
+        self.tables().stock(item, 0).sold
     }
 
     /// A lease that another instance was granted.

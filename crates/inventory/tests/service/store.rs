@@ -11,8 +11,12 @@ use inventory::stock::{
     ConfirmReply, Counts, Found, Hold, Incarnation, LoadReply, Probe, ReleaseReply, ReserveReply, ReserveRequest,
     RestockReply, StockError, StockReply, StockStore, memory::MemoryStock,
 };
+use service::manual::Dice;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
+
+/// Longest pause of [`Pauses`], in turns of the runtime.
+const PAUSE_TURNS_MAX: u64 = 8;
 
 /// What happens to a load on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,25 @@ pub struct TestStore {
     loads: Mutex<Vec<Lease>>,
     /// Restocks go one by one, and the test can hold them up.
     pub restocks: Semaphore,
+    /// Before each step others may go on.
+    pub pauses: Pauses,
+}
+
+/// Turns of others, as a seed has it; none without.
+#[derive(Default)]
+pub struct Pauses(Mutex<Option<Dice>>);
+
+impl Pauses {
+    pub fn seed(&self, seed: u64) {
+        *self.0.lock().expect("whole") = Some(Dice::new(seed));
+    }
+
+    pub async fn pause(&self) {
+        let turns = self.0.lock().expect("whole").as_mut().map_or(0, |dice| dice.below(PAUSE_TURNS_MAX));
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 impl TestStore {
@@ -45,6 +68,7 @@ impl TestStore {
             faults: Mutex::default(),
             loads: Mutex::default(),
             restocks: Semaphore::new(1),
+            pauses: Pauses::default(),
         })
     }
 
@@ -61,7 +85,8 @@ impl TestStore {
         self.loads.lock().expect("whole").iter().map(|lease| lease.epoch.0).collect()
     }
 
-    fn up(&self) -> Result<&MemoryStock, StockError> {
+    async fn up(&self) -> Result<&MemoryStock, StockError> {
+        self.pauses.pause().await;
         if self.down.load(Ordering::SeqCst) { Err(StockError("the test took it down".into())) } else { Ok(&self.inner) }
     }
 }
@@ -69,15 +94,15 @@ impl TestStore {
 #[async_trait]
 impl StockStore for TestStore {
     async fn reserve(&self, request: &ReserveRequest) -> Result<ReserveReply, StockError> {
-        self.up()?.reserve(request).await
+        self.up().await?.reserve(request).await
     }
 
     async fn confirm(&self, id: ReservationId, stamp: &Stamp) -> Result<ConfirmReply, StockError> {
-        self.up()?.confirm(id, stamp).await
+        self.up().await?.confirm(id, stamp).await
     }
 
     async fn release(&self, id: ReservationId, stamp: &Stamp, marker: bool) -> Result<ReleaseReply, StockError> {
-        self.up()?.release(id, stamp, marker).await
+        self.up().await?.release(id, stamp, marker).await
     }
 
     async fn restock(
@@ -88,23 +113,23 @@ impl StockStore for TestStore {
         epoch: Epoch,
     ) -> Result<RestockReply, StockError> {
         let _permit = self.restocks.acquire().await.expect("never closed");
-        self.up()?.restock(id, item, quantity, epoch).await
+        self.up().await?.restock(id, item, quantity, epoch).await
     }
 
     async fn available(&self, item: &Item) -> Result<StockReply, StockError> {
-        self.up()?.available(item).await
+        self.up().await?.available(item).await
     }
 
     async fn find(&self, id: ReservationId) -> Result<Option<Found>, StockError> {
-        self.up()?.find(id).await
+        self.up().await?.find(id).await
     }
 
     async fn hold(&self, item: &Item, id: ReservationId) -> Result<Option<Hold>, StockError> {
-        self.up()?.hold(item, id).await
+        self.up().await?.hold(item, id).await
     }
 
     async fn probe(&self, item: &Item) -> Result<Probe, StockError> {
-        self.up()?.probe(item).await
+        self.up().await?.probe(item).await
     }
 
     async fn load(&self, lease: &Lease, incarnation: &Incarnation) -> Result<LoadReply, StockError> {
@@ -114,10 +139,10 @@ impl StockStore for TestStore {
             if faults.is_empty() { None } else { Some(faults.remove(0)) }
         };
         match fault {
-            None => self.up()?.load(lease, incarnation).await,
+            None => self.up().await?.load(lease, incarnation).await,
             Some(LoadFault::Lost) => Err(StockError("lost".into())),
             Some(LoadFault::AnswerLost) => {
-                self.up()?.load(lease, incarnation).await?;
+                self.up().await?.load(lease, incarnation).await?;
                 Err(StockError("answer lost".into()))
             }
             Some(LoadFault::Silent) => std::future::pending().await,
@@ -125,18 +150,18 @@ impl StockStore for TestStore {
     }
 
     async fn due(&self) -> Result<Vec<Hold>, StockError> {
-        self.up()?.due().await
+        self.up().await?.due().await
     }
 
     async fn open_items(&self, after: Option<&Item>) -> Result<Vec<(Item, Epoch)>, StockError> {
-        self.up()?.open_items(after).await
+        self.up().await?.open_items(after).await
     }
 
     async fn counts(&self, item: &Item) -> Result<Option<Counts>, StockError> {
-        self.up()?.counts(item).await
+        self.up().await?.counts(item).await
     }
 
     async fn ping(&self) -> Result<(), StockError> {
-        self.up()?.ping().await
+        self.up().await?.ping().await
     }
 }

@@ -34,6 +34,7 @@ impl Inventory for GrpcInventory {
             quantity: request.quantity.get(),
             ttl: Some(prost_types::Duration { seconds: ttl, nanos: 0 }),
             least_epoch: request.least_epoch.0,
+            for_order: true,
         };
         let answer = self
             .peer
@@ -46,6 +47,7 @@ impl Inventory for GrpcInventory {
             Err(failure) => match failure.reason {
                 Reason::ReservationReleased => return Ok(Reserved::Released),
                 Reason::ReservationMismatch => return Ok(Reserved::Mismatch),
+                Reason::ReservationConfirmed => return Ok(Reserved::Confirmed),
                 _ => return Err(failure),
             },
         };

@@ -4,14 +4,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use contracts::values::{Epoch, ReservationId};
 
-use super::{Edit, Stage, StockFixture, id, stamp_of};
+use super::{Edit, PAST_TTL, Stage, StockFixture, id, stamp_of};
 use crate::stock::{
     ConfirmReply, DUE_BATCH_MAX, Found, LoadReply, OPEN_ITEMS_BATCH_MAX, ReleaseReply, ReserveReply, RestockReply,
     StockReply,
 };
-
-/// A little longer than the short life of a hold.
-const PAST_TTL: Duration = Duration::from_millis(1_100);
 
 /// Nothing is due before its time, and nothing goes away by itself after it.
 pub async fn a_hold_is_due_after_its_deadline_and_stays(fixture: &dyn StockFixture) {

@@ -1,11 +1,11 @@
 //! Reserve and its repeats.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use contracts::values::{Item, Ttl};
 use futures::future::join_all;
 
-use super::{Stage, StockFixture, id, item, stamp_of};
+use super::{PAST_TTL, Stage, StockFixture, id, item, stamp_of};
 use crate::stock::{
     ConfirmReply, Found, LoadReply, ReleaseReply, ReserveReply, ReserveRequest, StockReply, StockStore,
 };
@@ -13,9 +13,11 @@ use crate::stock::{
 fn deadline_of(reply: &ReserveReply) -> i64 {
     match reply {
         ReserveReply::Held { deadline, .. } => deadline.0,
-        ReserveReply::Insufficient { .. } | ReserveReply::Released | ReserveReply::Mismatch | ReserveReply::NotOpen => {
-            panic!("not held: {reply:?}")
-        }
+        ReserveReply::Insufficient { .. }
+        | ReserveReply::Released
+        | ReserveReply::Mismatch
+        | ReserveReply::Overdue
+        | ReserveReply::NotOpen => panic!("not held: {reply:?}"),
     }
 }
 
@@ -89,30 +91,40 @@ pub async fn another_item_is_a_mismatch_by_the_hint(fixture: &dyn StockFixture) 
     assert_eq!((found.item, found.hold), (stage.item.clone(), stage.hold(id(1)).await));
 }
 
-/// Only a hint that is alive binds an id to an item.
-pub async fn a_hint_ends_with_its_hold(fixture: &dyn StockFixture) {
+/// Until the ledger has judged an overdue hold, nobody else knows that its id ever was.
+pub async fn a_hint_outlives_its_hold(fixture: &dyn StockFixture) {
     let stage = Stage::open(fixture, 10, 0).await;
-    let gadget = stage.other("gadget");
-    assert_eq!(gadget.load(1, 10, 0).await, LoadReply::Loaded);
     stage.send(&ReserveRequest { hint: true, ..stage.short_request(id(1), 3) }).await;
-    assert!(stage.store.find(id(1)).await.expect("the store answers").is_some());
-    fixture.advance(Duration::from_millis(1_100)).await;
-    assert_eq!(stage.store.find(id(1)).await.expect("the store answers"), None);
-    assert_eq!(stamp_of(gadget.send(&gadget.client_request(id(1), 3)).await), gadget.stamp(1, 1));
-    let found = stage.store.find(id(1)).await.expect("the store answers").expect("a hint of its own");
-    assert_eq!(found.item, gadget.item);
+    fixture.advance(PAST_TTL).await;
+    let hold = stage.hold(id(1)).await.expect("nobody has judged it");
+    let stamp = hold.stamp.clone();
+    let found = stage.store.find(id(1)).await.expect("the store answers");
+    assert_eq!(found, Some(Found { item: stage.item.clone(), hold: Some(hold) }));
+    assert_eq!(stage.release_marked(id(1), &stamp).await, ReleaseReply::Released);
+    let found = stage.store.find(id(1)).await.expect("the store answers");
+    assert_eq!(found, Some(Found { item: stage.item.clone(), hold: None }));
 }
 
-/// A hint follows the deadline that a repeat lengthened.
-pub async fn a_repeat_lengthens_the_hint(fixture: &dyn StockFixture) {
+/// Whoever lists what is due may have asked for the verdict already: a later deadline would be promised in vain.
+pub async fn a_client_s_hold_is_over_at_its_deadline(fixture: &dyn StockFixture) {
     let stage = Stage::open(fixture, 10, 0).await;
     stage.send(&ReserveRequest { hint: true, ..stage.short_request(id(1), 3) }).await;
-    stage.send(&stage.client_request(id(1), 3)).await;
-    fixture.advance(Duration::from_millis(1_100)).await;
-    let hold = stage.hold(id(1)).await;
-    assert!(hold.is_some());
-    let found = stage.store.find(id(1)).await.expect("the store answers");
-    assert_eq!(found, Some(Found { item: stage.item.clone(), hold }));
+    fixture.advance(PAST_TTL).await;
+    let (counts, hold) = (stage.counts().await, stage.hold(id(1)).await);
+    for quantity in [3, 4] {
+        assert_eq!(stage.send(&stage.client_request(id(1), quantity)).await, ReserveReply::Overdue, "{quantity}");
+    }
+    assert_eq!((stage.counts().await, stage.hold(id(1)).await), (counts, hold), "nothing changed");
+    assert_eq!(stage.due().await, [id(1)]);
+}
+
+/// Nobody was told its deadline, and its order may be at the commit.
+pub async fn a_hold_of_an_order_under_way_goes_on_past_its_deadline(fixture: &dyn StockFixture) {
+    let stage = Stage::open(fixture, 10, 0).await;
+    let first = stamp_of(stage.send(&stage.short_request(id(1), 3)).await);
+    fixture.advance(PAST_TTL).await;
+    assert_eq!(stage.held(id(1), 3).await, first);
+    assert_eq!(stage.due().await, []);
 }
 
 /// Orders under way are not found by id: nobody asks, and a hint is a write more.
@@ -186,7 +198,9 @@ pub async fn a_thousand_concurrent_reserves_share_a_hundred_units(fixture: &dyn 
         match reply {
             ReserveReply::Held { stamp, .. } => numbers.push(stamp.number),
             ReserveReply::Insufficient { remaining } => assert_eq!(remaining, 0),
-            ReserveReply::Released | ReserveReply::Mismatch | ReserveReply::NotOpen => panic!("{reply:?}"),
+            ReserveReply::Released | ReserveReply::Mismatch | ReserveReply::Overdue | ReserveReply::NotOpen => {
+                panic!("{reply:?}")
+            }
         }
     }
     numbers.sort_unstable();

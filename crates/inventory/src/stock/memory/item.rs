@@ -99,10 +99,13 @@ impl ItemState {
 
     /// See [`crate::stock::StockStore::reserve`].
     pub fn reserve(&mut self, request: &ReserveRequest, now: Timestamp) -> ReserveReply {
-        let ReserveRequest { id, quantity, .. } = *request;
+        let ReserveRequest { id, quantity, hint, .. } = *request;
         let deadline = now.plus(request.ttl.duration());
         // Holds come first: after a clock has jumped back, a marker that was over when the hold was made is alive again.
         if let Some(held) = self.holds.get(&id).copied() {
+            if hint && held.deadline <= now {
+                return ReserveReply::Overdue;
+            }
             return if held.quantity == quantity {
                 let lengthened = self.lengthen(id, held, deadline);
                 self.held_reply(lengthened)

@@ -4,14 +4,15 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
     ops::Bound,
+    time::Duration,
 };
 
 use contracts::values::{Epoch, Item, Lease, ReservationId, Timestamp};
 
 use super::{HINTS_MAX, expiring::Expiring, item::ItemState};
 use crate::stock::{
-    Counts, DUE_BATCH_MAX, Found, Hold, Incarnation, LoadReply, OPEN_ITEMS_BATCH_MAX, Probe, ReserveReply,
-    ReserveRequest,
+    Counts, DUE_BATCH_MAX, Found, HINT_GRACE_SECONDS, Hold, Incarnation, LoadReply, OPEN_ITEMS_BATCH_MAX, Probe,
+    ReserveReply, ReserveRequest,
 };
 
 /// One life of the data, and the data.
@@ -87,7 +88,8 @@ impl Table {
         // The lock makes hint and hold one step. A store that writes them in two must write the hint first, and take it
         // back when the reserve is refused: a hold that cannot be found by its id is worse than a hint to nothing.
         if let (true, ReserveReply::Held { .. }, Some(deadline)) = (request.hint, &reply, deadline) {
-            self.hints.put(request.id, request.item.clone(), deadline, now);
+            let end = deadline.plus(Duration::from_secs(HINT_GRACE_SECONDS));
+            self.hints.put(request.id, request.item.clone(), end, now);
         }
         reply
     }

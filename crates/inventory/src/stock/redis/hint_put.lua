@@ -1,6 +1,6 @@
 -- hint_put: writes which item an id is held on, before the hold is made. It stands alone: an item's keys are in another
 -- slot than its ids.
--- KEYS[1] {<id>}:item   hash: item, writer; expires when the hold is due
+-- KEYS[1] {<id>}:item   hash: item, writer; expires a while after the hold is due
 -- ARGV[1] item   ARGV[2] who writes   ARGV[3] time to live, milliseconds
 -- answers {"created"} | {"kept"}: it was there, and lasts as long at least | {"elsewhere"}: it names another item
 local item = redis.pcall('HGET', KEYS[1], 'item')

@@ -1,17 +1,20 @@
 -- reserve: sets units of one item aside, at most once per id.
 -- KEYS[1..8] see prelude
 -- ARGV[1] id   ARGV[2] quantity   ARGV[3] time to live, microseconds   ARGV[4] least epoch
+-- ARGV[5] 1 for a client's hold, which is over at its deadline; 0 for one that a repeat lengthens even then
 -- answers {"held" | "confirmed", epoch, number, remaining, deadline} | {"insufficient", remaining} | {"released"}
---   | {"mismatch"} | {"not_open", why}
+--   | {"mismatch"} | {"overdue"} | {"not_open", why}
 local item = look(tonumber(ARGV[4]))
 if item.why then return not_open(item.why) end
 local id, quantity = ARGV[1], tonumber(ARGV[2])
-local deadline = now() + tonumber(ARGV[3])
+local time = now()
+local deadline = time + tonumber(ARGV[3])
 
 -- Holds come first: after a clock has jumped back, a marker that was over when the hold was made is alive again.
 local hold = hold_of(item, id)
 if hold then
   if hold.broken then return not_open('hold') end
+  if ARGV[5] == '1' and hold.deadline <= time then return { 'overdue' } end
   if hold.quantity ~= quantity then return { 'mismatch' } end
   if deadline > hold.deadline then
     hold.deadline = deadline
