@@ -8,6 +8,7 @@
 //! - [`gateway`]: NGINX, and edges as processes of their own behind it
 //! - [`books`]: whether everything adds up
 //! - [`collector`]: takes traces
+//! - [`holds`]: clients that race each other for holds
 //! - [`stack`]: the services as separate processes on real servers, with NGINX in front
 //! - [`wired`]: order and inventory service in this process, with scripted faults between them
 
@@ -15,6 +16,7 @@ pub mod books;
 mod client;
 pub mod collector;
 pub mod gateway;
+pub mod holds;
 pub mod raw;
 pub mod stack;
 pub mod system;
