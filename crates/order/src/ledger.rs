@@ -20,6 +20,10 @@ pub const OUTBOX_COUNT_MAX: i64 = 1_000_000;
 /// How long a fresh lease is left alone before another may fence it, in milliseconds.
 pub const LEASE_GRACE_MS: u64 = 250;
 
+/// How long a tombstone of a client's id (v4) is kept at least, in seconds: a client may come back with the id under a newer
+/// lease, which would not fence it. The order service derives another id then.
+pub const CLIENT_TOMBSTONE_SECONDS: i64 = 86_400;
+
 /// What a key stands for, besides its name: a digest of the request's content.
 pub type Fingerprint = [u8; 32];
 
@@ -199,7 +203,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// How much waits.
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError>;
 
-    /// Deletes up to `limit` tombstones of epochs older than their item's newest, and says how many.
+    /// Deletes up to `limit` tombstones of epochs older than their item's newest, and says how many. Those of clients' ids
+    /// stay for [`CLIENT_TOMBSTONE_SECONDS`].
     async fn prune_tombstones(&self, limit: u32) -> Result<u64, LedgerError>;
 
     /// Whether it can answer.

@@ -182,7 +182,9 @@ impl PlaceOrder {
     /// A client's hold turned out to be an order already.
     async fn sold_before(&self, run: &Run<'_>) -> Result<Step, Failure> {
         let placed = self.replay(run).await?;
-        placed.map(Step::Done).ok_or_else(|| Failure::internal("a reservation is an order that the ledger does not have"))
+        placed
+            .map(Step::Done)
+            .ok_or_else(|| Failure::internal("a reservation is an order that the ledger does not have"))
     }
 
     /// Repeats under the same id while there is no answer: the hold is made once, whichever of them arrives.

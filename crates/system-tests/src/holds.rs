@@ -79,12 +79,12 @@ pub struct Race {
     pub name: &'static str,
     /// Who takes part.
     pub racers: &'static [Racer],
-    /// The hold lives for a second, and all start about its end.
+    /// The hold lives for a second, and its end takes part.
     pub expires: bool,
 }
 
 /// Every two of those who may meet, and all of them at once.
-pub const RACES: [Race; 9] = {
+pub const RACES: [Race; 10] = {
     use Racer::{KeyedOrder, Order, Release, Repeat};
     const fn race(name: &'static str, racers: &'static [Racer], expires: bool) -> Race {
         Race { name, racers, expires }
@@ -94,10 +94,11 @@ pub const RACES: [Race; 9] = {
         race("keyed order, release", &[KeyedOrder(1), Release, Release], false),
         race("two orders", &[Order, Order], false),
         race("two orders, one key", &[KeyedOrder(1), KeyedOrder(1)], false),
-        race("two orders, two keys", &[KeyedOrder(1), KeyedOrder(2), Order], false),
+        race("two orders, two keys", &[KeyedOrder(1), KeyedOrder(2)], false),
+        race("two orders, key and none", &[KeyedOrder(1), Order], false),
         race("repeat, release", &[Repeat, Release], false),
         race("order, end", &[KeyedOrder(1)], true),
-        race("release, end", &[Release, Repeat], true),
+        race("release, end", &[Repeat, Release], true),
         race("all", &[Order, KeyedOrder(1), KeyedOrder(2), Release, Release, Repeat, Repeat], true),
     ]
 };
@@ -132,8 +133,9 @@ impl Ends {
             self.seen(name, ordered);
             self.seen(name, |end| !ordered(end));
         }
-        for end in [End::Order, End::KeyedOrder(1), End::KeyedOrder(2)] {
-            self.seen("two orders, two keys", |seen| seen == end);
+        for (name, second) in [("two orders, two keys", End::KeyedOrder(2)), ("two orders, key and none", End::Order)] {
+            self.seen(name, |end| end == End::KeyedOrder(1));
+            self.seen(name, |end| end == second);
         }
         for name in ["repeat, release", "release, end"] {
             self.seen(name, |end| end == End::Held);
@@ -150,11 +152,11 @@ impl Ends {
 /// Who starts when.
 #[derive(Debug, Clone, Copy)]
 enum Start {
-    /// One after the other, as they are named.
+    /// One after the other at once, as they are named.
     Forward,
-    /// The other way round.
+    /// The other way round, after the hold's end if that takes part.
     Backward,
-    /// Almost together.
+    /// Almost together, about the hold's end if that takes part.
     Together,
 }
 
@@ -288,26 +290,28 @@ async fn run(
     let ttl = if race.expires { 1 } else { TTL_LONG_SECONDS };
     let asked = Instant::now();
     let due = expires_at(&reserve(http, item, &held.id, quantity, ttl).await);
-    let (mut start, mut spread) = (Instant::now(), asked.elapsed() * START_SPREAD_ANSWERS);
-    if race.expires {
+    let (start, spread) = if race.expires {
         let until_due = Duration::from_micros(u64::try_from(due.0 - now().0).unwrap_or(0));
         let before = Duration::from_micros(DEADLINE_SPREAD_MICROS);
-        (start, spread) = (start + until_due.saturating_sub(before), 2 * before);
-    }
-    let mut later = || start + spread * u32::try_from(dice.below(1_000)).expect("small") / 1_000;
+        (Instant::now() + until_due.saturating_sub(before), 2 * before)
+    } else {
+        (Instant::now(), asked.elapsed() * START_SPREAD_ANSWERS)
+    };
     let mut told = Vec::new();
     match start_as {
-        Start::Forward | Start::Backward => {
-            tokio::time::sleep_until(start.into()).await;
-            let mut racers = race.racers.to_vec();
-            if matches!(start_as, Start::Backward) {
-                racers.reverse();
+        Start::Forward => {
+            for racer in race.racers {
+                told.push(held.ask(*racer, ttl).await);
             }
-            for racer in racers {
-                told.push(held.ask(racer, ttl).await);
+        }
+        Start::Backward => {
+            tokio::time::sleep_until((start + spread).into()).await;
+            for racer in race.racers.iter().rev() {
+                told.push(held.ask(*racer, ttl).await);
             }
         }
         Start::Together => {
+            let mut later = || start + spread * u32::try_from(dice.below(1_000)).expect("small") / 1_000;
             let racers: Vec<_> = race.racers.iter().map(|racer| (*racer, later())).collect();
             let ask = async |(racer, at): (Racer, Instant)| {
                 tokio::time::sleep_until(at.into()).await;

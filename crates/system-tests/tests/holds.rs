@@ -18,7 +18,7 @@ use uuid::Uuid;
 /// Enough for every race's hold.
 const STOCK: i64 = 1_000_000;
 /// How often each race is run.
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 24;
 /// A hold is back within its life and this (I10).
 const BACK_LIMIT: Duration = Duration::from_secs(5);
 /// The life of an order's hold, and [`BACK_LIMIT`].

@@ -12,7 +12,7 @@ use system_tests::{
 };
 
 /// How often each race is run.
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 24;
 /// The life of an order's hold and 5 s (I10).
 const REST_LIMIT: Duration = Duration::from_secs(2 + 5);
 

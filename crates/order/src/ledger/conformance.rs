@@ -18,6 +18,7 @@ use service::{
     environment::{Env, Environment},
     manual::ManualEnvironment,
 };
+use uuid::Uuid;
 
 use super::{
     CommitOutcome, Fingerprint, ItemStock, LEASE_GRACE_MS, Ledger, LedgerError, NewOrder, OpenOutcome, RequestKey,
@@ -105,9 +106,9 @@ impl Bench {
         NewOrder { key: Some((request_key(key), FINGERPRINT)), ..self.order(lease) }
     }
 
-    /// A fresh id.
+    /// A fresh id, as the order service derives them.
     pub fn id(&self) -> ReservationId {
-        ReservationId(self.env().uuid())
+        ReservationId(Uuid::new_v8(self.env().random().to_be_bytes()))
     }
 
     /// Commits; no order fails.
@@ -237,6 +238,7 @@ macro_rules! ledger_conformance {
                 one_id_asked_twice_has_one_verdict
                 judging_has_a_bound
                 a_tombstone_is_pruned_only_below_its_item_s_newest_epoch
+                a_tombstone_of_a_client_s_id_is_kept_for_a_day_too
                 a_tombstone_that_is_asked_for_again_is_raised
                 a_tombstone_of_two_items_is_kept_for_ever
                 a_new_tombstone_of_two_items_is_kept_for_ever

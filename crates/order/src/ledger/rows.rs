@@ -7,10 +7,18 @@ use contracts::{
     values::{Epoch, Item, Quantity, ReservationId, Stamp, Timestamp},
 };
 
-use super::{CommitOutcome, Fingerprint, KeyedOrder, LedgerError, NewOrder, Order, OutboxEvent, ResolveQuery, Verdict};
+use super::{
+    CLIENT_TOMBSTONE_SECONDS, CommitOutcome, Fingerprint, KeyedOrder, LedgerError, NewOrder, Order, OutboxEvent,
+    ResolveQuery, Verdict,
+};
 
 /// Keeps a tombstone for ever: no item's epoch comes above it.
 pub(super) const PINNED: Epoch = Epoch(i64::MAX);
+
+/// A client's tombstone that is younger stays.
+pub(super) fn client_tombstones_end(now: Timestamp) -> Timestamp {
+    Timestamp(now.0.saturating_sub(CLIENT_TOMBSTONE_SECONDS * 1_000_000))
+}
 
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {

@@ -1,9 +1,11 @@
 //! Reservations are judged, and tombstones pruned.
 
-use contracts::values::{Epoch, Stamp};
+use std::time::Duration;
+
+use contracts::values::{Epoch, ReservationId, Stamp};
 
 use super::{Bench, item};
-use crate::ledger::{CommitOutcome, NewOrder, QUERY_BATCH_MAX, ResolveQuery, Verdict};
+use crate::ledger::{CLIENT_TOMBSTONE_SECONDS, CommitOutcome, NewOrder, QUERY_BATCH_MAX, ResolveQuery, Verdict};
 
 /// However often it is asked.
 pub async fn a_hold_without_an_order_is_aborted_for_ever(bench: &Bench) {
@@ -100,6 +102,23 @@ pub async fn a_tombstone_is_pruned_only_below_its_item_s_newest_epoch(bench: &Be
     assert_eq!(bench.prune().await, 1);
     assert_eq!(bench.prune().await, 0);
     assert_eq!(bench.resolve(order.id, None).await, Verdict::Unknown);
+}
+
+/// A client who was told that a hold has ended may order on its id again, and no lease fences that.
+pub async fn a_tombstone_of_a_client_s_id_is_kept_for_a_day_too(bench: &Bench) {
+    let lease = bench.lease(&item("widget"), 10).await;
+    let client = ReservationId(bench.env().uuid());
+    assert!(client.is_client());
+    bench.resolve(client, Some(&bench.order(&lease).stamp)).await;
+    bench.resolve(bench.id(), Some(&bench.order(&lease).stamp)).await;
+    let newest = bench.lease(&item("widget"), 10).await;
+    assert_eq!(bench.prune().await, 1, "the one of an order under way");
+    bench.clock.advance(Duration::from_secs(CLIENT_TOMBSTONE_SECONDS.unsigned_abs() - 1));
+    assert_eq!(bench.prune().await, 0);
+    let again = NewOrder { id: client, ..bench.order(&newest) };
+    assert_eq!(bench.commit_one(&again).await, CommitOutcome::Aborted);
+    bench.clock.advance(Duration::from_secs(1));
+    assert_eq!(bench.prune().await, 1);
 }
 
 /// A hold of a newer epoch was judged by it: it has to outlive that epoch too.
