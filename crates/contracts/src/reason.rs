@@ -85,7 +85,8 @@ reasons! {
     OrderNotFound "ORDER_NOT_FOUND" NotFound 404 AfterChange "No such order"
         "No confirmed order has this id.";
     ReservationNotFound "RESERVATION_NOT_FOUND" NotFound 404 AfterChange "No such reservation"
-        "Neither the stock store nor the ledger knows this reservation: it never was, or its hold ended.";
+        "Neither the stock store nor the ledger knows this reservation: it never was, the stock store has lost it, or it \
+         ended more than a day ago.";
     MethodNotAllowed "METHOD_NOT_ALLOWED" Unimplemented 405 Never "Method not allowed"
         "The resource does not take this method; the Allow header lists those that it takes.";
     RequestTimeout "REQUEST_TIMEOUT" Aborted 408 Backoff "Request incomplete"
@@ -97,7 +98,8 @@ reasons! {
     ReservationReleased "RESERVATION_RELEASED" FailedPrecondition 409 Never "Reservation has ended"
         "The hold was released or expired, and can no longer become an order. Reserve under a new id.";
     ReservationConfirmed "RESERVATION_CONFIRMED" FailedPrecondition 409 Never "Reservation is an order"
-        "The hold has become an order and cannot be released.";
+        "The hold has become an order: it can be neither released nor held again, nor ordered under another \
+         Idempotency-Key.";
     RestockMismatch "RESTOCK_MISMATCH" AlreadyExists 409 Never "Restock is of something else"
         "The restock id was used before for another item or quantity.";
     BodyTooLarge "BODY_TOO_LARGE" OutOfRange 413 Never "Body too large"
