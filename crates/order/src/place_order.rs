@@ -165,11 +165,15 @@ impl PlaceOrder {
 
     /// The order that this request made before, if there is one.
     async fn replay(&self, run: &Run<'_>) -> Result<Option<Placed>, Failure> {
+        // The hold first: if it is an order by now, the key that has it is seen afterwards.
+        let sold = match run.placement.reservation {
+            Some(hold) => self.ledger.order(hold).await?,
+            None => None,
+        };
         if let Some(taken) = self.ledger.order_by_key(&run.request_key()).await? {
             return run.answer(taken).map(Some);
         }
-        let Some(hold) = run.placement.reservation else { return Ok(None) };
-        match self.ledger.order(hold).await? {
+        match sold {
             None => Ok(None),
             Some(order) if !run.has_content(&order) => Err(Failure::of(Reason::ReservationMismatch)),
             // It is an order under another key: this key has none, and must not name that one.

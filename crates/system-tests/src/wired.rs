@@ -55,6 +55,7 @@ pub enum Fate {
 pub struct Seams {
     commit: tokio::sync::Mutex<Option<Script<Vec<NewOrder>>>>,
     reserve: tokio::sync::Mutex<Option<Script<Reserve>>>,
+    read: tokio::sync::Mutex<Option<Script<()>>>,
     /// Whether the ledger fails to count its outbox.
     pub uncounted: AtomicBool,
     /// How many orders each commit had.
@@ -112,6 +113,7 @@ impl Wired {
         let seams = Arc::new(Seams {
             commit: tokio::sync::Mutex::new(None),
             reserve: tokio::sync::Mutex::new(None),
+            read: tokio::sync::Mutex::new(None),
             uncounted: AtomicBool::new(false),
             commits: Mutex::default(),
             reserves: Mutex::default(),
@@ -164,6 +166,11 @@ impl Wired {
     /// Runs before every reserve.
     pub async fn script_reserves(&self, script: Script<Reserve>) {
         *self.seams.reserve.lock().await = Some(script);
+    }
+
+    /// Runs before every look for an order, by its id or its key, which happens whatever its fate.
+    pub async fn script_reads(&self, script: Script<()>) {
+        *self.seams.read.lock().await = Some(script);
     }
 
     /// A call with the usual deadline.
@@ -310,6 +317,14 @@ struct ScriptedLedger {
     seams: Arc<Seams>,
 }
 
+impl ScriptedLedger {
+    async fn before_read(&self) {
+        if let Some(script) = self.seams.read.lock().await.as_mut() {
+            script(()).await;
+        }
+    }
+}
+
 #[async_trait]
 impl Ledger for ScriptedLedger {
     async fn commit(&self, orders: &[NewOrder]) -> Result<Vec<Result<CommitOutcome, LedgerError>>, LedgerError> {
@@ -329,10 +344,12 @@ impl Ledger for ScriptedLedger {
     }
 
     async fn order_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
+        self.before_read().await;
         self.ledger.order_by_key(key).await
     }
 
     async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
+        self.before_read().await;
         self.ledger.order(id).await
     }
 

@@ -390,6 +390,37 @@ async fn an_order_on_a_hold_that_is_an_order_holds_nothing() {
     assert_eq!(wired.seams.reserves.lock().expect("whole").len(), reserves);
 }
 
+/// Both have one key, and the first is committed while the second looks for it.
+#[tokio::test]
+async fn the_second_of_two_orders_on_a_hold_under_one_key_is_answered_whenever_the_first_is_committed() {
+    for looks in 0..2 {
+        let wired = Wired::new(10).await;
+        let id = wired.hold(3).await;
+        let placement = Placement { identity: key("k"), ..on_hold(3, id, "unused") };
+        let fingerprint = fingerprint(&item("widget"), units(3), Some(id));
+        let (ledger, created_at, mut before): (_, _, i32) = (wired.ledger.clone(), wired.env.now(), looks);
+        wired
+            .script_reads(Box::new(move |()| {
+                let (ledger, now) = (ledger.clone(), before == 0);
+                before -= 1;
+                Box::pin(async move {
+                    if now {
+                        let stamp = Stamp { item: item("widget"), epoch: Epoch(1), number: 1 };
+                        let key = Some((key("k").request_key(&fingerprint), fingerprint));
+                        let traceparent = String::new();
+                        let order = NewOrder { id, stamp, quantity: units(3), key, created_at, traceparent };
+                        ledger.commit(&[order]).await.expect("answered").remove(0).expect("committed");
+                    }
+                    Fate::Happens
+                })
+            }))
+            .await;
+        let placed = wired.order.place(placement, wired.call()).await.expect("its own order");
+        assert!(placed.replayed && placed.order.id == id, "{placed:?}");
+        assert_eq!(wired.orders().await.len(), 1);
+    }
+}
+
 /// The first of two is committed while the second reserves, and its hold falls due before anybody has confirmed it.
 #[tokio::test]
 async fn an_order_on_an_overdue_hold_that_is_an_order_is_answered_with_it() {
