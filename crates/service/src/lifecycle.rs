@@ -1,5 +1,5 @@
-//! How a process ends, in stages: not ready but serving, stop accepting, finish what runs, stop background work after its
-//! current step, close what is kept, and a hard stop at the deadline. At a second signal `process::run` ends all of it.
+//! How a process ends, in stages: not ready but serving, stop accepting, finish what runs, stop background work after
+//! its current step, close what is kept, and a hard stop at the deadline. At a second signal `process::run` ends it all.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -186,8 +186,8 @@ fn died(what: &'static str) -> Option<&'static str> {
 }
 
 impl Serving {
-    /// Serves until a signal comes, then ends in stages. A server that ends by itself, or anything that panics, ends the
-    /// process too, with a failure: whoever started the process can then start it anew.
+    /// Serves until a signal comes, then ends in stages. A server that ends by itself, or anything that panics, ends
+    /// the process too, with a failure: whoever started the process can then start it anew.
     pub async fn run(self, signals: &Signals, delay: Duration) -> ExitCode {
         let Self { lifecycle, servers, background, close } = self;
         let servers = one_after_the_other(servers, &lifecycle);
@@ -212,8 +212,8 @@ fn one_after_the_other(servers: Vec<(Listener, Router, Limits)>, lifecycle: &Lif
     servers.into_iter().map(serve).collect()
 }
 
-/// While the process is leaving, HTTP/1 clients are told with each answer to take another connection for the next request:
-/// one that the server closes while it is idle may be closed under a request.
+/// While the process is leaving, HTTP/1 clients are told with each answer to take another connection for the next
+/// request: one that the server closes while it is idle may be closed under a request.
 fn goodbye(router: Router, leaving: CancellationToken) -> Router {
     router.layer(middleware::from_fn_with_state(leaving, close_after))
 }

@@ -1,5 +1,5 @@
-//! All services and both edges are ended by SIGTERM and started again in turn, round after round, under load: nobody is told
-//! anything but that an order was placed or that too little is left, at the first try.
+//! All services and both edges are ended by SIGTERM and started again in turn, round after round, under load: nobody is
+//! told anything but that an order was placed or that too little is left, at the first try.
 //!
 //! `RESTART_SECONDS` says how long.
 #![expect(clippy::disallowed_methods, reason = "tests run in the real world")]

@@ -1,5 +1,5 @@
-//! How each program ends: it is not ready any more but serves on, drains, and hands over its last traces; a second signal
-//! ends it at once, whatever it is about. Without real servers: what a program answers does not matter here.
+//! How each program ends: it is not ready any more but serves on, drains, and hands over its last traces; a second
+//! signal ends it at once, whatever it is about. Without real servers: what a program answers does not matter here.
 
 #![expect(clippy::disallowed_methods, reason = "tests run in the real world")]
 

@@ -59,7 +59,8 @@ async fn open_streams_and_idle_connections_do_not_hold_up_a_drain() {
     assert_eq!(soon("the stream ends", answers.message()).await.expect_err("cut").code(), Code::Unavailable);
 }
 
-/// The kernel has taken them, and with them what they sent, before the server has asked for them. One sends a little late.
+/// The kernel has taken them, and with them what they sent, before the server has asked for them. One sends a little
+/// late.
 #[tokio::test]
 async fn connections_that_wait_to_be_accepted_at_the_end_are_served() {
     const WAITING: usize = 20;
