@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use edge::{
-    EdgeSettings,
+    EdgeSettings, openapi,
     settings::{ADMIN_ADDR_DEFAULT, HELP, URL_REQUIRED},
 };
 use futures::{FutureExt, future};
@@ -20,8 +20,9 @@ use service::{
 };
 
 fn main() -> ExitCode {
-    match cli::command("edge", HELP, &[healthcheck::COMMAND]) {
+    match cli::command("edge", HELP, &[healthcheck::COMMAND, openapi::COMMAND]) {
         Ok(None) => process::run(serve_until_signal),
+        Ok(Some(openapi::COMMAND)) => cli::succeed(&openapi::document()),
         Ok(Some(_)) => healthcheck::run(ADMIN_ADDR_DEFAULT),
         Err(done) => done,
     }

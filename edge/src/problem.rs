@@ -3,30 +3,26 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::Request,
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
 use contracts::{Failure, Reason, failure::FieldViolation, values::Token};
 use http::{
     HeaderValue, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{CONTENT_TYPE, RETRY_AFTER},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
     fields::{BadFields, Place},
     headers::{IDEMPOTENCY_KEY, X_ATTEMPT_ID},
-    path, query,
 };
 
 /// Media type of every answer that is no success.
 pub const PROBLEM_JSON: &str = "application/problem+json";
+/// Where the pages about problems are.
+pub const PROBLEMS: &str = "/problems";
 /// What 503 answers advise, in seconds.
 pub const RETRY_AFTER_SECONDS: &str = "1";
-/// How long a client may keep a problem's page, in seconds.
-const PAGE_MAX_AGE: &str = "public, max-age=3600";
 
 /// Why a request was refused, with everything that its body will say but the request's id.
 #[derive(Debug, Clone)]
@@ -93,7 +89,7 @@ impl Problem {
     pub fn body(&self, request_id: &Token) -> Value {
         let reason = self.reason();
         let mut body = Map::new();
-        body.insert("type".into(), format!("/problems/{}", reason.name()).into());
+        body.insert("type".into(), page_of(reason).into());
         body.insert("title".into(), reason.title().into());
         body.insert("status".into(), reason.http_status().into());
         body.insert("detail".into(), self.failure.detail.clone().into());
@@ -119,6 +115,11 @@ impl Problem {
         }
         *response.body_mut() = body.into();
     }
+}
+
+/// A problem's `type`, and where its page is.
+pub fn page_of(reason: Reason) -> String {
+    format!("{PROBLEMS}/{}", reason.name())
 }
 
 fn instance(request_id: &Token) -> String {
@@ -151,21 +152,6 @@ impl IntoResponse for Problem {
     }
 }
 
-/// `GET /problems/<REASON>`: the page behind a problem's `type`.
-pub async fn page(request: Request) -> Result<Response, Problem> {
-    query::refuse(request.uri())?;
-    let name = path::segment(request.uri(), 2)?;
-    let reason = Reason::from_name(&name).ok_or_else(|| Problem::of(Reason::RouteNotFound))?;
-    let page = axum::Json(json!({
-        "reason": reason.name(),
-        "title": reason.title(),
-        "status": reason.http_status(),
-        "meaning": reason.meaning(),
-        "retry": reason.retry().advice(),
-    }));
-    Ok(([(CACHE_CONTROL, PAGE_MAX_AGE)], page).into_response())
-}
-
 /// Any path that is not served, gRPC methods among them.
 pub async fn not_found() -> Problem {
     Problem::of(Reason::RouteNotFound)
@@ -178,6 +164,8 @@ pub async fn method_not_allowed() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn token(text: &str) -> Token {

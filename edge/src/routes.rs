@@ -1,17 +1,16 @@
-//! The table of everything served. What it leaves out is 404, gRPC paths among it: from outside, only this is reached.
+//! The router: everything in the table of operations, behind `front`.
 
 use std::sync::Arc;
 
-use axum::{
-    Router, middleware,
-    routing::{delete, get, post},
-};
+use axum::{Router, middleware};
 use service::{admin::HealthCheck, environment::Env, http::HttpMetrics, rpc_client::Peer};
 use tokio::sync::Semaphore;
 
 use crate::{
     front::{self, REQUESTS_IN_FLIGHT_MAX},
-    health, inventory, orders, problem,
+    health,
+    operations::OPERATIONS,
+    problem,
 };
 
 /// Whether the process takes requests: false before it is set up and once it drains.
@@ -39,18 +38,11 @@ pub fn router(env: Env, orders: Peer, inventory: Peer, metrics: HttpMetrics, rea
     let health = health::health_check(Arc::clone(&env), orders.clone(), inventory.clone(), ready);
     let in_flight = Semaphore::new(REQUESTS_IN_FLIGHT_MAX);
     let edge = Arc::new(Edge { env, orders, inventory, metrics, health, in_flight });
-    let routes = Router::new()
-        .route("/orders", post(orders::create).get(orders::list))
-        .route("/orders/{id}", get(orders::read))
-        .route("/reserve", post(inventory::reserve))
-        .route("/reservations/{id}", delete(inventory::release))
-        .route("/inventory/{item}", get(inventory::read))
-        .route("/inventory/{item}/restocks", post(inventory::restock))
-        .route(HEALTHZ, get(health::live))
-        .route(READYZ, get(health::ready))
-        .route("/problems/{reason}", get(problem::page))
-        .fallback(problem::not_found)
-        .method_not_allowed_fallback(problem::method_not_allowed);
+    let routes = OPERATIONS.iter().fold(Router::new(), |routes, operation| {
+        let method = operation.method.clone().try_into().expect("axum routes every method of the table");
+        routes.route(operation.path, (operation.handler)(method))
+    });
+    let routes = routes.fallback(problem::not_found).method_not_allowed_fallback(problem::method_not_allowed);
     behind_front(routes, edge)
 }
 

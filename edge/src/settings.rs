@@ -42,9 +42,10 @@ pub const URL_REQUIRED: [&str; 2] = ["ORDER_URL", "INVENTORY_URL"];
 pub const HELP: &str = "\
 Serves orders and stock over HTTP/JSON.
 
-Usage: edge [healthcheck | --help | --version]
+Usage: edge [healthcheck | openapi | --help | --version]
 
 healthcheck asks the edge of the same ADMIN_ADDR whether it is ready, and ends.
+openapi prints the OpenAPI document that is served at /openapi.json, and ends.
 
 Settings are environment variables:
   ORDER_URL                    the order service's gRPC, as in http://127.0.0.1:50051; several with commas  [required]

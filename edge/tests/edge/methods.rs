@@ -21,6 +21,10 @@ fn routes() -> Vec<(String, &'static str)> {
         ("/inventory/widget/restocks".into(), "POST"),
         ("/healthz".into(), "GET,HEAD"),
         ("/readyz".into(), "GET,HEAD"),
+        ("/openapi.json".into(), "GET,HEAD"),
+        ("/docs".into(), "GET,HEAD"),
+        ("/docs/start.js".into(), "GET,HEAD"),
+        ("/problems".into(), "GET,HEAD"),
         ("/problems/INTERNAL".into(), "GET,HEAD"),
     ]
 }
@@ -72,7 +76,7 @@ async fn unknown_paths_are_404_and_grpc_paths_are_unknown() {
         "/orders/7/x",
         "/%6Frders",
         "/reservations",
-        "/problems",
+        "/problems/",
         "/metrics",
         "/orders.v1.OrderService/CreateOrder",
         "/orders.v1.LedgerService/OpenStock",
@@ -170,10 +174,11 @@ async fn requests_are_counted_by_template_and_code() {
 }
 
 #[tokio::test]
-async fn only_problem_pages_may_be_kept() {
+async fn only_documentation_may_be_kept() {
     let system = System::start().await;
     for (path, _) in routes() {
         let kept = system.get(&path).await.header("cache-control") != Some("no-store");
-        assert_eq!(kept, path.starts_with("/problems/"), "{path}");
+        let documentation = ["/docs", "/openapi.json", "/problems"];
+        assert_eq!(kept, documentation.iter().any(|start| path.starts_with(start)), "{path}");
     }
 }

@@ -86,19 +86,3 @@ async fn a_peer_that_is_gone_is_503_at_once() {
     system.get("/inventory/widget").await.problem(Reason::Unavailable);
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
-
-#[tokio::test]
-async fn every_problem_has_a_page_at_its_type() {
-    let system = System::start().await;
-    for reason in Reason::ALL {
-        let answer = system.get(&format!("/problems/{}", reason.name())).await;
-        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
-        let page = answer.json();
-        assert_eq!(page["reason"], reason.name());
-        assert_eq!((&page["title"], &page["status"]), (&json!(reason.title()), &json!(reason.http_status())));
-        assert_eq!((&page["meaning"], &page["retry"]), (&json!(reason.meaning()), &json!(reason.retry().advice())));
-    }
-    for name in ["NONSENSE", "internal", "%49NTERNA"] {
-        system.get(&format!("/problems/{name}")).await.problem(Reason::RouteNotFound);
-    }
-}
