@@ -47,7 +47,12 @@ impl OrderCreated {
 
     /// From JSON; unknown members are ignored.
     pub fn from_json(bytes: &[u8]) -> Result<Self, Invalid> {
-        let body: Body = serde_json::from_slice(bytes).map_err(|e| Invalid(e.to_string()))?;
+        // Said here, because serde checks no text that it ignores, and takes an array of the values for the object.
+        let text = std::str::from_utf8(bytes).map_err(|_| Invalid("must be UTF-8".into()))?;
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(Invalid("must be a JSON object".into()));
+        }
+        let body: Body = serde_json::from_str(text).map_err(|e| Invalid(e.to_string()))?;
         if body.epoch < 1 || body.number < 1 {
             return Err(Invalid("epoch and number start at 1".into()));
         }
@@ -83,5 +88,7 @@ mod tests {
         for bad in ["", "[]", "{}", r#"{"id":"x","item":"a","quantity":1,"epoch":1,"number":1,"created_at":"x"}"#] {
             assert!(OrderCreated::from_json(bad.as_bytes()).is_err(), "{bad}");
         }
+        let values = br#"["0f8fad5b-d9cb-869f-a165-70867728950e","a",1,1,1,"2026-11-22T10:00:00Z"]"#;
+        assert_eq!(OrderCreated::from_json(values), Err(Invalid("must be a JSON object".into())));
     }
 }
