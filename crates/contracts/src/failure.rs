@@ -13,6 +13,16 @@ pub const DOMAIN: &str = "devops-order-system";
 /// Metadata of [`Reason::InsufficientStock`]: units free.
 pub const REMAINING: &str = "remaining";
 
+/// Longest `detail` that gRPC carries, in bytes; longer ones are cut. This and the next ones keep a status, which holds
+/// the text as percent-escapes and once more in base64, below the 16 KiB of headers at which clients end the call.
+pub const DETAIL_BYTES_MAX: usize = 512;
+/// Most bad fields that gRPC carries.
+pub const FIELDS_MAX: usize = 32;
+/// Longest name of a bad field that gRPC carries, in bytes.
+pub const FIELD_NAME_BYTES_MAX: usize = 64;
+/// Longest text about a bad field that gRPC carries, in bytes.
+pub const FIELD_DETAIL_BYTES_MAX: usize = 192;
+
 /// A bad field and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldViolation {
@@ -122,11 +132,16 @@ impl From<Failure> for Status {
         let metadata: HashMap<_, _> =
             failure.remaining.map(|n| (REMAINING.to_owned(), n.to_string())).into_iter().collect();
         let mut details = ErrorDetails::with_error_info(failure.reason.name(), DOMAIN, metadata);
-        for violation in failure.fields {
-            details.add_bad_request_violation(violation.field, violation.detail);
+        for violation in failure.fields.iter().take(FIELDS_MAX) {
+            let name = cut(&violation.field, FIELD_NAME_BYTES_MAX);
+            details.add_bad_request_violation(name, cut(&violation.detail, FIELD_DETAIL_BYTES_MAX));
         }
-        Self::with_error_details(failure.reason.code(), failure.detail, details)
+        Self::with_error_details(failure.reason.code(), cut(&failure.detail, DETAIL_BYTES_MAX), details)
     }
+}
+
+fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 /// The bad fields of one request, all of them.
@@ -164,6 +179,18 @@ mod tests {
         assert_eq!(Failure::from_status(&Status::from(short.clone())), short);
         let bad = Failure::field("quantity", "must be 1 to 1000000");
         assert_eq!(Failure::from_status(&Status::from(bad.clone())), bad);
+    }
+
+    #[test]
+    fn a_failure_that_says_too_much_is_cut_to_what_a_call_can_carry() {
+        let long = "\u{20ac}".repeat(1_000);
+        let violation = FieldViolation { field: long.clone(), detail: long.clone() };
+        let failure = Failure { fields: vec![violation; 100], ..Failure::new(Reason::InvalidRequest, long.clone()) };
+        let status = Status::from(failure);
+        // As base64, and as percent-escapes.
+        assert!(status.details().len() * 4 / 3 + status.message().len() * 3 < 15 * 1024);
+        let read = Failure::from_status(&status);
+        assert!(read.fields.len() == FIELDS_MAX && long.starts_with(&read.detail) && read.detail.len() > 500);
     }
 
     #[test]
