@@ -68,8 +68,13 @@ impl TelemetrySettings {
     pub fn read(settings: &mut Settings) -> Self {
         let format = settings.parsed("LOG_FORMAT", LogFormat::Text);
         let mut filter = settings.text("RUST_LOG").unwrap_or_else(|| LOG_FILTER_DEFAULT.to_owned());
-        if let Err(e) = EnvFilter::builder().parse(&filter) {
-            settings.bad("RUST_LOG", e.to_string());
+        // The parser panics at some text that is not ASCII.
+        let bad = match filter.is_ascii().then(|| EnvFilter::builder().parse(&filter)) {
+            Some(parsed) => parsed.err().map(|e| e.to_string()),
+            None => Some("must be ASCII".to_owned()),
+        };
+        if let Some(why) = bad {
+            settings.bad("RUST_LOG", why);
             LOG_FILTER_DEFAULT.clone_into(&mut filter);
         }
         let otlp_endpoint = settings.text("OTEL_EXPORTER_OTLP_ENDPOINT").and_then(|text| {
