@@ -52,6 +52,10 @@ restarts seconds="60": tools servers
     cargo build --workspace --all-targets --locked
     RESTART_SECONDS={{ quote(seconds) }} target/debug/servers run -- cargo-nextest nextest run --locked --package system-tests --test servers_restarts --profile long --no-capture everything_restarted
 
+# Makes up input for each parser of what strangers send, so many seconds each, and keeps what fails: CONTRIBUTING.md.
+fuzz seconds="60": tools
+    FUZZ_SECONDS={{ quote(seconds) }} cargo-nextest nextest run --locked --profile fuzz --package fuzz
+
 # Checks the formatting of the Rust and the Python code.
 fmt: tools
     cargo fmt --all --check
