@@ -43,7 +43,7 @@ test crate="" *filter: tools
 
 # Runs all tests; a filter may follow.
 [private]
-test-all *filter: tools servers
+test-all *filter: tools api-tools servers
     cargo build --workspace --all-targets --locked
     target/debug/servers run -- cargo-nextest nextest run --locked --workspace {{ filter }}
 
@@ -147,6 +147,10 @@ servers:
 # Installs the pinned development tools under .tools/.
 tools:
     @scripts/tools
+
+# Installs what the checks of the API and the test of examples/ need under .tools/ and in examples/typescript.
+api-tools:
+    @scripts/api-tools
 
 # Installs the pinned scanner of leaks and images-check under .tools/.
 [private]

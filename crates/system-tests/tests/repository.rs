@@ -17,8 +17,8 @@ const SOURCE_LINES_MAX: usize = 600;
 const FILE_BYTES_MAX: u64 = 500_000;
 
 /// Which member may depend on which others, tests included. The arrows point inward: a service knows another through
-/// `contracts` only, and nobody depends on `fuzz`, `standalone` or `system-tests`.
-const ARROWS: [(&str, &[&str]); 11] = [
+/// `contracts` only, and nobody depends on `example`, `fuzz`, `standalone` or `system-tests`.
+const ARROWS: [(&str, &[&str]); 12] = [
     ("contracts", &[]),
     ("service", &["contracts"]),
     ("servers", &[]),
@@ -27,6 +27,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("inventory", &["broker", "contracts", "servers", "service"]),
     ("edge", &["contracts", "service"]),
     ("load", &["service"]),
+    ("example", &["contracts"]),
     ("fuzz", &["broker", "contracts", "edge", "inventory", "order", "service"]),
     ("standalone", &["broker", "contracts", "edge", "inventory", "order", "service"]),
     ("system-tests", &["broker", "contracts", "inventory", "order", "servers", "service"]),
@@ -391,6 +392,27 @@ fn sources_are_short_and_files_small() {
         }
     }
     assert_none(&broken, "too big");
+}
+
+#[test]
+fn npm_packages_are_held_by_their_hashes_run_no_code_when_installed_and_name_no_registry() {
+    let mut broken = Vec::new();
+    let locks = texts(&["package-lock.json"]);
+    assert!(!locks.is_empty(), "no lock file found");
+    for (path, text) in &locks {
+        let lock: serde_json::Value = serde_json::from_str(text).expect("a lock file is JSON");
+        let packages = lock["packages"].as_object().expect("it lists packages");
+        for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
+            if package.get("resolved").is_some() || package.get("integrity").is_none() {
+                broken.push(format!("{path}: {name}"));
+            }
+        }
+        let settings = read(&path.replace("package-lock.json", ".npmrc"));
+        if !settings.contains("ignore-scripts=true\nomit-lockfile-registry-resolved=true\n") {
+            broken.push(format!("{path}: what is in the .npmrc beside it"));
+        }
+    }
+    assert_none(&broken, "a package has `integrity` and no `resolved`, and runs no scripts");
 }
 
 #[test]
