@@ -13,6 +13,9 @@ python_scripts := "git grep --untracked --null -l -E '^#!.*[/ ]python3( |$)' -- 
 # What the workflow runs besides `ci`, because it takes a container engine or the network. A test compares the three.
 engine := "images images-check compose-smoke images-save advisories publish"
 
+# What another workflow runs every night, longer than there is time for with each change. A test compares the two.
+nightly := "api-test fuzz restarts"
+
 # The images that are published; the others only serve the Compose stack.
 published := "edge order-service inventory-service standalone"
 
@@ -34,7 +37,7 @@ stack *arguments:
     @exec target/debug/servers stack "$@"
 
 # Every check, in the order that finds mistakes soonest.
-ci: fmt lint proto deny leaks docs test
+ci: fmt lint proto openapi deny leaks docs test api-test
 
 # Runs all tests, on real servers too, which it installs when they are missing; or one crate's tests that need none:
 # order, inventory, edge, broker, service, contracts, standalone. A filter may follow.
@@ -90,6 +93,23 @@ proto: tools
 # Makes what the proto files say now the baseline: only together with a release.
 proto-baseline: tools
     buf build --exclude-source-info --output proto/baseline.binpb
+
+# Checks edge/openapi.json, which describes the HTTP API, with three validators; a warning is an error.
+openapi: api-tools
+    openapi-spec-validator --errors all edge/openapi.json
+    REDOCLY_TELEMETRY=off redocly lint --config scripts/openapi/redocly.yaml --max-problems 1000 edge/openapi.json
+    spectral lint --ruleset scripts/openapi/spectral.yaml --fail-severity hint edge/openapi.json
+
+# Writes edge/openapi.json anew, from the routes.
+openapi-write:
+    cargo run --locked --quiet --package edge -- openapi > target/openapi.json
+    mv target/openapi.json edge/openapi.json
+
+# Holds the running edge against edge/openapi.json, on embedded stores and on real servers: about a minute of requests,
+# or at least so many cases at each address.
+api-test *cases: api-tools servers
+    cargo build --locked --package standalone --package servers --package edge --package order --package inventory --bins
+    @scripts/api-test "$@"
 
 # Checks the dependencies: bans, licences, sources.
 deny: tools

@@ -22,6 +22,9 @@ mod images;
 mod scripts;
 
 const WORKFLOW: &str = ".github/workflows/ci-cd.yml";
+/// What takes too long for every change.
+const NIGHTLY: &str = ".github/workflows/nightly.yml";
+const WORKFLOWS: [&str; 2] = [WORKFLOW, NIGHTLY];
 const JOB_MINUTES_MAX: u64 = 90;
 
 /// What runs on GitHub alone, and so is no recipe: the verdict over the jobs before.
@@ -61,7 +64,7 @@ fn members<'a>(value: &'a Value, what: &str) -> impl Iterator<Item = (&'a str, &
 
 fn jobs(workflow: &Value) -> BTreeMap<&str, &Value> {
     let jobs: BTreeMap<&str, &Value> = members(&workflow["jobs"], "jobs").collect();
-    assert!(jobs.len() >= 4, "too few jobs: {jobs:?}");
+    assert!(jobs.len() >= 3, "too few jobs: {jobs:?}");
     jobs
 }
 
@@ -83,13 +86,33 @@ fn calls(workflow: &Value) -> BTreeMap<&str, Vec<&str>> {
     calls
 }
 
+/// The words of the Justfile's line that starts so.
+fn listed<'a>(justfile: &'a str, start: &str) -> BTreeSet<&'a str> {
+    let line = justfile.lines().find_map(|line| line.strip_prefix(start)).expect("the Justfile has the line");
+    let words: BTreeSet<&str> = line.trim_end_matches('"').split(' ').collect();
+    assert!(words.len() > 2, "these cannot be all: {words:?}");
+    words
+}
+
 /// What `ci` depends on, and what the variable `engine` lists.
 fn promised(justfile: &str) -> (BTreeSet<&str>, BTreeSet<&str>) {
-    let line = |start| justfile.lines().find_map(|line| line.strip_prefix(start)).expect("the Justfile has the line");
-    let ci: BTreeSet<&str> = line("ci: ").split(' ').collect();
-    let engine: BTreeSet<&str> = line("engine := \"").trim_end_matches('"').split(' ').collect();
-    assert!(ci.len() > 4 && engine.len() > 4, "these cannot be all: {ci:?} and {engine:?}");
-    (ci, engine)
+    (listed(justfile, "ci: "), listed(justfile, "engine := \""))
+}
+
+/// What the variable `nightly` lists.
+fn nightly(justfile: &str) -> BTreeSet<&str> {
+    listed(justfile, "nightly := \"")
+}
+
+/// The recipe that the command is: `./justw RECIPE`, in the nightly run also `./justw RECIPE NUMBER`.
+fn recipe<'a>(command: &'a str, workflow: &str) -> Option<&'a str> {
+    let call = command.strip_prefix("./justw ")?;
+    let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    match call.split_once(' ') {
+        None => Some(call).filter(is_name),
+        Some((name, number)) if workflow == NIGHTLY && number.parse::<u32>().is_ok() => Some(name).filter(is_name),
+        Some(_) => None,
+    }
 }
 
 #[test]
@@ -113,6 +136,21 @@ fn the_workflow_runs_exactly_the_recipes_of_ci_and_engine() {
 }
 
 #[test]
+fn the_nightly_run_calls_exactly_the_recipes_of_nightly_each_in_a_job_of_its_name() {
+    let justfile = read("Justfile");
+    let workflow = yaml(NIGHTLY);
+    let mut called = BTreeSet::new();
+    for (name, job) in jobs(&workflow) {
+        let commands = steps(name, job).iter().filter_map(|step| step["run"].as_str());
+        let recipes: Vec<_> = commands.filter_map(|command| recipe(command, NIGHTLY)).collect();
+        assert_eq!(recipes, [name], "a job calls the recipe of its name");
+        assert!(job.get("needs").is_none() && job.get("if").is_none(), "{name}: what fails stops no other");
+        called.insert(name);
+    }
+    assert_eq!(called, nightly(&justfile), "the nightly run's recipes (left), those of `nightly` (right)");
+}
+
+#[test]
 fn every_listed_recipe_exists_and_so_does_every_script_that_a_recipe_calls() {
     let justfile = read("Justfile");
     let (ci, engine) = promised(&justfile);
@@ -120,7 +158,9 @@ fn every_listed_recipe_exists_and_so_does_every_script_that_a_recipe_calls() {
         let mut heads = justfile.lines().filter_map(|line| line.strip_prefix(name));
         heads.any(|rest| rest.starts_with([':', ' ']) && !rest.contains(":="))
     };
-    let mut broken: Vec<String> = ci.union(&engine).filter(|name| !is_recipe(name)).map(ToString::to_string).collect();
+    let nightly = nightly(&justfile);
+    let listed = ci.iter().chain(&engine).chain(&nightly);
+    let mut broken: Vec<String> = listed.filter(|name| !is_recipe(name)).map(ToString::to_string).collect();
     for rest in justfile.split("@scripts/").skip(1) {
         let script = format!("scripts/{}", rest.split([' ', '\n']).next().unwrap_or_default());
         if !root().join(&script).is_file() {
@@ -132,40 +172,46 @@ fn every_listed_recipe_exists_and_so_does_every_script_that_a_recipe_calls() {
 
 #[test]
 fn steps_call_recipes_and_nothing_else_and_none_is_optional() {
-    let workflow = yaml(WORKFLOW);
     let mut broken = Vec::new();
-    for (name, job) in jobs(&workflow) {
-        for step in steps(name, job) {
-            for (key, value) in members(step, "a step") {
-                // A private repository of a user cannot have an attestation.
-                let attests = step["uses"].as_str().is_some_and(|action| action.starts_with("actions/attest-"));
-                let may_not = attests && key == "if" && value == "${{ !github.event.repository.private }}";
-                if !may_not && !["name", "uses", "with", "run", "env"].contains(&key) {
-                    broken.push(format!("{name}: a step with `{key}`"));
-                }
-            }
-            let Some(command) = step["run"].as_str() else { continue };
-            let recipe = command.strip_prefix("./justw ").unwrap_or_default();
-            let is_recipe = !recipe.is_empty() && recipe.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-            if !is_recipe && !NO_RECIPES.contains(&(name, command)) {
-                broken.push(format!("{name}: {command}"));
+    for path in WORKFLOWS {
+        let workflow = yaml(path);
+        for (name, job) in jobs(&workflow) {
+            broken.extend(steps(name, job).iter().flat_map(|step| wrong_in_step(path, name, step)));
+            if job.get("continue-on-error").is_some() && name != "advisories" {
+                broken.push(format!("{name}: it may fail"));
             }
         }
-        let optional = job.get("continue-on-error").is_some();
-        if optional && name != "advisories" {
-            broken.push(format!("{name}: it may fail"));
-        }
-    }
-    for key in ["defaults", "env"] {
-        if workflow.get(key).is_some() {
-            broken.push(format!("the workflow sets `{key}` for all jobs"));
+        for key in ["defaults", "env"] {
+            if workflow.get(key).is_some() {
+                broken.push(format!("{path} sets `{key}` for all jobs"));
+            }
         }
     }
     assert_none(&broken, "a step is `./justw RECIPE` or an action, and its failure is the job's");
 }
 
+fn wrong_in_step(workflow: &str, job: &str, step: &Value) -> Vec<String> {
+    let mut broken = Vec::new();
+    let action = step["uses"].as_str().unwrap_or_default();
+    for (key, value) in members(step, "a step") {
+        // A private repository of a user cannot have an attestation; what reproduces a failure is kept after one.
+        let attests = action.starts_with("actions/attest-") && value == "${{ !github.event.repository.private }}";
+        let keeps = workflow == NIGHTLY && action.starts_with("actions/upload-artifact@") && value == "failure()";
+        if !(key == "if" && (attests || keeps)) && !["name", "uses", "with", "run", "env"].contains(&key) {
+            broken.push(format!("{job}: a step with `{key}`"));
+        }
+    }
+    if let Some(command) = step["run"].as_str()
+        && recipe(command, workflow).is_none()
+        && !NO_RECIPES.contains(&(job, command))
+    {
+        broken.push(format!("{job}: {command}"));
+    }
+    broken
+}
+
 #[test]
-fn the_workflow_starts_for_exactly_these_events() {
+fn the_workflows_start_for_exactly_these_events() {
     let expected = serde_json::json!({
         "push": {"branches": ["main"], "tags": ["v*"]},
         "pull_request": null,
@@ -174,14 +220,26 @@ fn the_workflow_starts_for_exactly_these_events() {
     });
     // Not pull_request_target or workflow_run: they hand secrets to what a stranger wrote.
     assert_eq!(yaml(WORKFLOW)["on"], expected);
+    let expected = serde_json::json!({"schedule": [{"cron": "41 2 * * *"}], "workflow_dispatch": null});
+    assert_eq!(yaml(NIGHTLY)["on"], expected);
+}
+
+#[test]
+fn there_is_no_other_workflow() {
+    let folder = fs::read_dir(root().join(".github/workflows")).expect("a folder");
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name().into_string();
+    let mut found: Vec<String> = folder.map(|entry| name(entry).expect("UTF-8")).collect();
+    found.sort();
+    let known = WORKFLOWS.map(|path| path.rsplit('/').next().expect("a name"));
+    assert_eq!(found, known, "the workflows that are there (left), those that these tests look at (right)");
 }
 
 #[test]
 fn every_action_is_pinned_and_used_with_care() {
-    let workflow = yaml(WORKFLOW);
-    let text = read(WORKFLOW);
+    let workflows = WORKFLOWS.map(yaml);
+    let text = WORKFLOWS.map(read).concat();
     let mut broken = Vec::new();
-    for (name, job) in jobs(&workflow) {
+    for (name, job) in workflows.iter().flat_map(jobs) {
         for step in steps(name, job) {
             let Some(uses) = step["uses"].as_str() else { continue };
             let (action, revision) = uses.split_once('@').unwrap_or((uses, ""));
@@ -209,11 +267,13 @@ fn every_action_is_pinned_and_used_with_care() {
 
 #[test]
 fn every_job_is_bounded_and_may_do_little() {
-    let workflow = yaml(WORKFLOW);
-    assert_eq!(workflow["permissions"], serde_json::json!({}), "nothing is allowed unless a job says so");
+    let workflows = WORKFLOWS.map(yaml);
+    for workflow in &workflows {
+        assert_eq!(workflow["permissions"], serde_json::json!({}), "nothing is allowed unless a job says so");
+    }
     let may_write: &[&str] = &["packages", "id-token", "attestations"];
     let mut broken = Vec::new();
-    for (name, job) in jobs(&workflow) {
+    for (name, job) in workflows.iter().flat_map(jobs) {
         let minutes = job["timeout-minutes"].as_u64().unwrap_or_default();
         if !(1..=JOB_MINUTES_MAX).contains(&minutes) {
             broken.push(format!("{name}: timeout-minutes from 1 to {JOB_MINUTES_MAX}, not {minutes}"));
@@ -241,6 +301,7 @@ fn every_job_is_bounded_and_may_do_little() {
         }
     }
     assert_none(&broken, "a job has a time limit, few permissions, a named runner, and no secret unless it publishes");
+    let workflow = &workflows[0];
     let publish = &workflow["jobs"]["publish"];
     assert_eq!(publish["environment"], "publish", "the secrets can be kept to the environment");
     assert_eq!(publish["concurrency"]["cancel-in-progress"], false, "half of what is published is never cut off");
@@ -261,5 +322,5 @@ fn dependabot_watches_every_ecosystem_in_groups_and_waits() {
         assert!(update["cooldown"]["default-days"].as_u64() >= Some(7), "{ecosystem}: not on the day of its release");
         watched.insert(ecosystem);
     }
-    assert_eq!(watched, BTreeSet::from(["cargo", "docker", "docker-compose", "github-actions", "pip"]));
+    assert_eq!(watched, BTreeSet::from(["cargo", "docker", "docker-compose", "github-actions", "npm", "pip"]));
 }
