@@ -96,7 +96,7 @@ proto-baseline: tools
 
 # Checks edge/openapi.json, which describes the HTTP API, with three validators; a warning is an error.
 openapi: api-tools
-    openapi-spec-validator --errors all edge/openapi.json
+    openapi-spec-validator --validation-errors all edge/openapi.json
     REDOCLY_TELEMETRY=off redocly lint --config scripts/openapi/redocly.yaml --max-problems 1000 edge/openapi.json
     spectral lint --ruleset scripts/openapi/spectral.yaml --fail-severity hint edge/openapi.json
 
