@@ -46,7 +46,7 @@ test crate="" *filter: tools
 
 # Runs all tests; a filter may follow.
 [private]
-test-all *filter: tools api-tools servers
+test-all *filter: api-tools servers
     cargo build --workspace --all-targets --locked
     target/debug/servers run -- cargo-nextest nextest run --locked --workspace {{ filter }}
 
@@ -169,7 +169,7 @@ tools:
     @scripts/tools
 
 # Installs what the checks of the API and the test of examples/ need under .tools/ and in examples/typescript.
-api-tools:
+api-tools: tools
     @scripts/api-tools
 
 # Installs the pinned scanner of leaks and images-check under .tools/.
