@@ -105,8 +105,8 @@ openapi-write:
     cargo run --locked --quiet --package edge -- openapi > target/openapi.json
     mv target/openapi.json edge/openapi.json
 
-# Holds the running edge against edge/openapi.json, on embedded stores and on real servers: about a minute of requests,
-# or at least so many cases at each address.
+# With a number at least so many requests go to each of three addresses, else there is about a minute for them.
+# Asks the running edge what edge/openapi.json allows and forbids, on embedded stores and on real servers.
 api-test *cases: api-tools servers
     cargo build --locked --package standalone --package servers --package edge --package order --package inventory --bins
     @scripts/api-test "$@"
