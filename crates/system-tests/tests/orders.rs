@@ -5,20 +5,17 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use contracts::{
-    inventory::v1::{ReleaseRequest, inventory_service_client::InventoryServiceClient},
-    orders::v1::{GetStockRequest, ItemStock, ledger_service_client::LedgerServiceClient},
-};
+use contracts::orders::v1::{GetStockRequest, ItemStock, ledger_service_client::LedgerServiceClient};
 use futures::{StreamExt, future::join_all, stream};
 use http::Method;
 use serde_json::{Value, json};
 use system_tests::{
     Answer, Client, System,
     books::{Listed, all_orders, at_rest, orders_from, page, sold},
-    eventually,
+    holds::release,
 };
 
 /// More than it takes to publish and handle every event on a busy machine.
@@ -242,122 +239,22 @@ async fn pages_visit_every_order_once_and_the_newest_first() {
     assert_walk(&walk, &all);
 }
 
-async fn reserve(http: &Client, id: &str, quantity: i64, ttl_seconds: i64) -> Answer {
-    let body = json!({ "item": "widget", "quantity": quantity, "ttl_seconds": ttl_seconds, "reservation_id": id });
-    http.post("/reserve", &body).await
-}
-
-async fn release(http: &Client, id: &str) -> Answer {
-    http.send(Method::DELETE, &format!("/reservations/{id}"), &[], "").await
-}
-
-async fn order_held(http: &Client, id: &str, quantity: i64) -> Answer {
-    http.post("/orders", &json!({ "item": "widget", "quantity": quantity, "reservation_id": id })).await
-}
-
-const HOLD: &str = "7b1c5f6e-2f6b-4d0b-9d56-0f3a1c2b4d5e";
-const OTHER_HOLD: &str = "2b8f6f0a-93c5-4b38-8a51-1de4c2c5a0f7";
-const UNKNOWN: &str = "11111111-1111-4111-8111-111111111111";
-
-#[tokio::test]
-async fn a_hold_becomes_an_order_or_goes_back() {
-    let system = System::start(&[]).await;
-    let http = &system.http;
-    let held = reserve(http, HOLD, 5, 60).await;
-    assert_eq!((held.status.as_u16(), held.header("content-type")), (200, "application/json"));
-    assert_eq!(held.members(), ["expires_at", "remaining", "reservation_id", "success"]);
-    let body = held.json();
-    assert_eq!(
-        (&body["success"], &body["remaining"], &body["reservation_id"]),
-        (&json!(true), &json!(95), &json!(HOLD))
-    );
-    assert_eq!(http.stock("widget").await, 95);
-    assert_eq!(reserve(http, HOLD, 5, 60).await.json()["remaining"], 95, "one id is one hold");
-    reserve(http, HOLD, 6, 60).await.problem(409, "RESERVATION_MISMATCH");
-    order_held(http, HOLD, 4).await.problem(409, "RESERVATION_MISMATCH");
-    let short = http.post("/reserve", &order("widget", 96)).await;
-    assert_eq!((short.status.as_u16(), short.json()), (200, json!({ "success": false, "remaining": 95 })));
-
-    let created = order_held(http, HOLD, 5).await;
-    assert_eq!((created.status.as_u16(), created.id().as_str()), (201, HOLD));
-    let again = order_held(http, HOLD, 5).await;
-    assert_eq!((again.status.as_u16(), again.json()), (201, created.json()));
-    assert_eq!(http.stock("widget").await, 95);
-    release(http, HOLD).await.problem(409, "RESERVATION_CONFIRMED");
-
-    // Without an id one is made.
-    let made = http.post("/reserve", &order("widget", 10)).await.json();
-    let made = made["reservation_id"].as_str().expect("text").to_owned();
-    assert_eq!(reserve(http, OTHER_HOLD, 20, 60).await.status, 200);
-    assert_eq!(http.stock("widget").await, 65);
-    for id in [OTHER_HOLD, OTHER_HOLD, &made] {
-        let released = release(http, id).await;
-        assert_eq!((released.status.as_u16(), &released.body[..]), (204, &b""[..]));
-    }
-    assert_eq!(http.stock("widget").await, 95);
-    order_held(http, OTHER_HOLD, 20).await.problem(409, "RESERVATION_RELEASED");
-    reserve(http, OTHER_HOLD, 20, 60).await.problem(409, "RESERVATION_RELEASED");
-    for unknown in [UNKNOWN, "nonsense"] {
-        release(http, unknown).await.problem(404, "RESERVATION_NOT_FOUND");
-    }
-    at_rest(&system, &[("widget", 100)], REST_LIMIT).await;
-}
-
-#[tokio::test]
-async fn a_hold_that_nobody_orders_is_back_within_its_time_and_five_seconds() {
-    let system = System::start(&[]).await;
-    let http = &system.http;
-    let start = Instant::now();
-    assert_eq!(reserve(http, HOLD, 5, 1).await.status, 200);
-    assert_eq!(reserve(http, OTHER_HOLD, 10, 1).await.status, 200);
-    assert_eq!(order_held(http, OTHER_HOLD, 10).await.status, 201);
-    let back = async || (http.stock("widget").await == 90).then_some(());
-    assert!(back().await.is_none() || start.elapsed() >= Duration::from_secs(1), "it is held for its time");
-    eventually(Duration::from_secs(6).saturating_sub(start.elapsed()), "the stock is back", back).await;
-    assert!(start.elapsed() >= Duration::from_secs(1), "it was held for its time");
-    assert_eq!(system.count(r#"reaped_holds_total{outcome="released"}"#).await, 1);
-    order_held(http, HOLD, 5).await.problem(409, "RESERVATION_RELEASED");
-    assert_eq!(release(http, HOLD).await.status, 204);
-    assert_eq!(http.stock("widget").await, 90);
-    at_rest(&system, &[("widget", 100)], REST_LIMIT).await;
-}
-
-#[tokio::test]
-async fn parallel_holds_orders_and_releases_add_up() {
-    let system = System::start(&[("DEFAULT_STOCK", "300"), QUIET]).await;
-    let http = &system.http;
-    let one = async |n: u128| {
-        let id = uuid::Builder::from_random_bytes(n.to_be_bytes()).into_uuid().to_string();
-        let held = reserve(http, &id, 1, 60).await.json()["success"] == true;
-        if n.is_multiple_of(2) || !held {
-            return usize::from(held && order_held(http, &id, 1).await.status == 201);
-        }
-        // Both at once: either the order stands or the stock is back.
-        let (ordered, released) = tokio::join!(order_held(http, &id, 1), release(http, &id));
-        match (ordered.status.as_u16(), released.status.as_u16()) {
-            (201, 409) => 1,
-            (409, 204) => 0,
-            other => panic!("{other:?}: {ordered:?} {released:?}"),
-        }
-    };
-    let orders: usize = stream::iter(1..=500).map(one).buffer_unordered(100).fold(0, async |sum, n| sum + n).await;
-    assert_eq!(all_orders(http, "").await.len(), orders);
-    at_rest(&system, &[("widget", 300)], REST_LIMIT).await;
-}
+const RESTOCK: &str = "7b1c5f6e-2f6b-4d0b-9d56-0f3a1c2b4d5e";
+const OTHER_RESTOCK: &str = "2b8f6f0a-93c5-4b38-8a51-1de4c2c5a0f7";
 
 #[tokio::test]
 async fn a_restock_counts_once_and_outlives_the_process() {
     let mut system = System::start(&[]).await;
-    let restock = json!({ "id": HOLD, "quantity": 10 });
+    let restock = json!({ "id": RESTOCK, "quantity": 10 });
     for path in ["/inventory/widget/restocks", "/inventory/never-sold/restocks"] {
-        let restock = json!({ "id": if path.contains("never") { OTHER_HOLD } else { HOLD }, "quantity": 10 });
+        let restock = json!({ "id": if path.contains("never") { OTHER_RESTOCK } else { RESTOCK }, "quantity": 10 });
         let posts = (0..20).map(|_| system.http.post(path, &restock));
         for answer in join_all(posts).await {
             assert_eq!((answer.status.as_u16(), &answer.json()["stock"]), (200, &json!(110)), "{answer:?}");
             assert_eq!(answer.members(), ["item", "stock"]);
         }
     }
-    for other in [json!({ "id": HOLD, "quantity": 11 }), json!({ "id": OTHER_HOLD, "quantity": 10 })] {
+    for other in [json!({ "id": RESTOCK, "quantity": 11 }), json!({ "id": OTHER_RESTOCK, "quantity": 10 })] {
         system.http.post("/inventory/widget/restocks", &other).await.problem(409, "RESTOCK_MISMATCH");
     }
     assert_eq!(system.http.post("/orders", &order("widget", 110)).await.status, 201);
@@ -375,7 +272,7 @@ async fn reads_and_refusals_open_nothing() {
     assert_eq!(http.stock("read").await, 100);
     assert_eq!(remaining(&http.post_with_key("/orders", "k", &order("refused", 101)).await), 100);
     assert_eq!(http.post("/reserve", &order("short", 101)).await.json()["success"], false);
-    release(http, UNKNOWN).await.problem(404, "RESERVATION_NOT_FOUND");
+    release(http, "11111111-1111-4111-8111-111111111111").await.problem(404, "RESERVATION_NOT_FOUND");
     let mut ledger = LedgerServiceClient::connect(system.url("order gRPC")).await.expect("it listens");
     let items = ["read", "refused", "short"].map(str::to_owned).to_vec();
     let stocks = ledger.get_stock(GetStockRequest { items, initial: 100 }).await.expect("answered").into_inner().stocks;
@@ -425,24 +322,4 @@ async fn every_path_says_what_it_takes() {
         assert_ne!(answer.header("x-request-id"), insane);
         answer.problem(404, "ORDER_NOT_FOUND");
     }
-}
-
-#[tokio::test]
-async fn a_release_that_overtakes_its_reserve_ends_it() {
-    let system = System::start(&[]).await;
-    let http = &system.http;
-    let mut inventory = InventoryServiceClient::connect(system.url("inventory gRPC")).await.expect("it listens");
-    for id in [HOLD, OTHER_HOLD] {
-        // The first time the item is not open and nothing of it can be marked: the ledger alone refuses the order.
-        let early = ReleaseRequest { reservation_id: id.to_owned(), item: "widget".to_owned() };
-        for _ in 0..2 {
-            inventory.release(early.clone()).await.expect("released before it was held");
-        }
-        if id == OTHER_HOLD {
-            reserve(http, id, 5, 60).await.problem(409, "RESERVATION_RELEASED");
-        }
-        order_held(http, id, 5).await.problem(409, "RESERVATION_RELEASED");
-        assert_eq!(http.stock("widget").await, 100, "nothing is held for it");
-    }
-    at_rest(&system, &[("widget", 100)], REST_LIMIT).await;
 }
