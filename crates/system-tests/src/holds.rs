@@ -110,7 +110,7 @@ pub enum End {
     Order,
     /// There is an order of this key.
     KeyedOrder(u8),
-    /// There is none, and the last repeat was held.
+    /// There is none, and a repeat was held.
     Held,
     /// There is none, and no repeat was held.
     Released,
@@ -244,13 +244,11 @@ impl Held<'_> {
 
     async fn stands(&self) -> Option<Value> {
         let read = self.http.get(&format!("/orders/{}", self.id)).await;
-        match read.status.as_u16() {
-            200 => Some(read.json()),
-            _ => {
-                read.problem(404, "ORDER_NOT_FOUND");
-                None
-            }
+        if read.status == 200 {
+            return Some(read.json());
         }
+        read.problem(404, "ORDER_NOT_FOUND");
+        None
     }
 
     /// Whoever asks afterwards is told the same.

@@ -2,7 +2,6 @@
 //! other for them, and who come back after the process was killed.
 
 #![expect(clippy::disallowed_methods, reason = "tests run in the real world")]
-#![expect(clippy::print_stdout, reason = "how the races ended")]
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,6 @@
 //! Holds through NGINX, with two of each service on Postgres, Redis and RabbitMQ.
 
 #![expect(clippy::disallowed_methods, reason = "tests run in the real world")]
-#![expect(clippy::print_stdout, reason = "how the races ended")]
 
 use std::time::Duration;
 

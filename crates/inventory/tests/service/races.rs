@@ -176,11 +176,12 @@ async fn check(world: &World, request: &ReserveRequest, told: &[Told], at: &str)
     assert_eq!(placed, usize::from(is_order == Some(true)), "{at}: one is the first");
     for one in told {
         let fits = match one {
-            Told::Ordered { .. } | Told::Deleted(Err(Reason::ReservationConfirmed)) => is_order == Some(true),
-            Told::Held(Err(Reason::ReservationConfirmed)) => is_order == Some(true),
-            Told::Deleted(Ok(())) => is_order == Some(false),
-            Told::OrderRefused(Reason::ReservationReleased) => is_order == Some(false),
-            Told::Held(Err(Reason::ReservationReleased)) => is_order == Some(false),
+            Told::Ordered { .. }
+            | Told::Deleted(Err(Reason::ReservationConfirmed))
+            | Told::Held(Err(Reason::ReservationConfirmed)) => is_order == Some(true),
+            Told::Deleted(Ok(()))
+            | Told::OrderRefused(Reason::ReservationReleased)
+            | Told::Held(Err(Reason::ReservationReleased)) => is_order == Some(false),
             // With the store everything that knew it is gone.
             Told::Deleted(Err(Reason::ReservationNotFound)) => wiped,
             Told::Held(Ok(())) | Told::Reaped | Told::Wiped => true,
