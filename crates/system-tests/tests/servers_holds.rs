@@ -1,7 +1,5 @@
 //! Holds through NGINX, with two of each service on Postgres, Redis and RabbitMQ.
 
-#![expect(clippy::disallowed_methods, reason = "tests run in the real world")]
-
 use std::time::Duration;
 
 use servers::Redis;
