@@ -275,7 +275,7 @@ mod tests {
                 lifecycle.leaving().cancelled().await;
                 say(if lifecycle.is_ready() { "ready" } else { "not ready" });
                 lifecycle.drain.cancelled().await;
-                say(if env.uptime() - begin >= DELAY { "draining" } else { "draining early" });
+                say(if env.uptime() >= begin + DELAY { "draining" } else { "draining early" });
                 env.sleep(Duration::from_millis(50)).await;
                 say(if lifecycle.stop().is_cancelled() { "stopped early" } else { "served" });
             }
