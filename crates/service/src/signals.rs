@@ -33,6 +33,7 @@ impl Signals {
         tokio::spawn(async move {
             loop {
                 let name = tokio::select! {
+                    biased;
                     _ = terminate.recv() => SIGTERM,
                     _ = interrupt.recv() => SIGINT,
                 };
