@@ -15,6 +15,7 @@ use contracts::{
 };
 use http::{StatusCode, Uri};
 use serde_json::json;
+use service::rpc_client::Repeat;
 
 use crate::{
     body,
@@ -54,9 +55,13 @@ pub async fn reserve(
     };
     let answer = edge
         .inventory
-        .unary(&context.call, "inventory.v1.InventoryService/Reserve", message, |channel, request| async move {
-            InventoryServiceClient::new(channel).reserve(request).await
-        })
+        .unary(
+            &context.call,
+            "inventory.v1.InventoryService/Reserve",
+            Repeat::Safe,
+            message,
+            |channel, request| async move { InventoryServiceClient::new(channel).reserve(request).await },
+        )
         .await?;
     let body = match answer.outcome.ok_or_else(|| Failure::internal("an answer without its outcome"))? {
         Outcome::Held(held) => json!({
@@ -84,9 +89,13 @@ pub async fn release(
     let message = ReleaseRequest { reservation_id: id.to_string(), item: String::new() };
     let released = edge
         .inventory
-        .unary(&context.call, "inventory.v1.InventoryService/Release", message, |channel, request| async move {
-            InventoryServiceClient::new(channel).release(request).await
-        })
+        .unary(
+            &context.call,
+            "inventory.v1.InventoryService/Release",
+            Repeat::Safe,
+            message,
+            |channel, request| async move { InventoryServiceClient::new(channel).release(request).await },
+        )
         .await;
     released.map_err(Problem::in_url)?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -108,9 +117,13 @@ pub async fn read(
     let message = GetStockRequest { item: item.to_string() };
     let answer = edge
         .inventory
-        .unary(&context.call, "inventory.v1.InventoryService/GetStock", message, |channel, request| async move {
-            InventoryServiceClient::new(channel).get_stock(request).await
-        })
+        .unary(
+            &context.call,
+            "inventory.v1.InventoryService/GetStock",
+            Repeat::Safe,
+            message,
+            |channel, request| async move { InventoryServiceClient::new(channel).get_stock(request).await },
+        )
         .await;
     let answer = answer.map_err(Problem::in_url)?;
     Ok(Json(json!({ "item": answer.item, "stock": answer.stock })).into_response())
@@ -137,9 +150,13 @@ pub async fn restock(
     let message = RestockRequest { id: id.to_string(), item: item.to_string(), quantity: quantity.get() };
     let answer = edge
         .inventory
-        .unary(&context.call, "inventory.v1.InventoryService/Restock", message, |channel, request| async move {
-            InventoryServiceClient::new(channel).restock(request).await
-        })
+        .unary(
+            &context.call,
+            "inventory.v1.InventoryService/Restock",
+            Repeat::Safe,
+            message,
+            |channel, request| async move { InventoryServiceClient::new(channel).restock(request).await },
+        )
         .await?;
     Ok(Json(json!({ "item": answer.item, "stock": answer.stock })).into_response())
 }

@@ -13,7 +13,7 @@ use service::{
     http::HttpMetrics,
     lifecycle::{Lifecycle, Serving},
     process::{self, Failed, RunSettings},
-    rpc_client::Peer,
+    rpc_client::{Peer, RpcClientMetrics},
     server::{Limits, Listener},
     settings::{BadSettings, EXIT_BAD_SETTINGS, Settings},
     signals::Signals,
@@ -53,8 +53,6 @@ async fn start(settings: EdgeSettings) -> Result<Serving, Failed> {
     let http = Listener::bind_set("HTTP_ADDR", settings.http_addr).await?;
     let admin = Listener::bind_set("ADMIN_ADDR", settings.admin_addr).await?;
 
-    let orders = Peer::new("order", &settings.order_urls.unwrap_or_default(), Arc::clone(&env))?;
-    let inventory = Peer::new("inventory", &settings.inventory_urls.unwrap_or_default(), Arc::clone(&env))?;
     let ready: edge::Ready = Arc::new({
         let lifecycle = lifecycle.clone();
         move || lifecycle.is_ready()
@@ -62,6 +60,10 @@ async fn start(settings: EdgeSettings) -> Result<Serving, Failed> {
     let mut registry = Registry::default();
     admin::process::register(&mut registry, &*env);
     let metrics = HttpMetrics::register(&mut registry);
+    let rpc_metrics = RpcClientMetrics::register(&mut registry);
+    let peer = |name, urls: Option<Vec<_>>| Peer::new(name, &urls.unwrap_or_default(), Arc::clone(&env), &rpc_metrics);
+    let orders = peer("order", settings.order_urls)?;
+    let inventory = peer("inventory", settings.inventory_urls)?;
     let health = edge::health_check(Arc::clone(&env), orders.clone(), inventory.clone(), Arc::clone(&ready));
 
     tracing::info!(http = %http.addr(), admin = %admin.addr(), "edge listens");

@@ -15,6 +15,7 @@ use contracts::{
 };
 use http::{HeaderName, HeaderValue, StatusCode, header::LOCATION};
 use serde::Serialize;
+use service::rpc_client::Repeat;
 
 use crate::{
     body,
@@ -90,9 +91,13 @@ pub async fn create(
     };
     let answer = edge
         .orders
-        .unary(&context.call, "orders.v1.OrderService/CreateOrder", message, |channel, request| async move {
-            OrderServiceClient::new(channel).create_order(request).await
-        })
+        .unary(
+            &context.call,
+            "orders.v1.OrderService/CreateOrder",
+            Repeat::Safe,
+            message,
+            |channel, request| async move { OrderServiceClient::new(channel).create_order(request).await },
+        )
         .await?;
     let order = OrderBody::new(answer.order)?;
     let location = [(LOCATION, format!("/orders/{}", order.id))];
@@ -116,7 +121,7 @@ pub async fn read(
     let message = GetOrderRequest { id: id.to_string() };
     let answer = edge
         .orders
-        .unary(&context.call, "orders.v1.OrderService/GetOrder", message, |channel, request| async move {
+        .unary(&context.call, "orders.v1.OrderService/GetOrder", Repeat::Safe, message, |channel, request| async move {
             OrderServiceClient::new(channel).get_order(request).await
         })
         .await
@@ -153,9 +158,13 @@ pub async fn list(
     };
     let answer = edge
         .orders
-        .unary(&context.call, "orders.v1.OrderService/ListOrders", message, |channel, request| async move {
-            OrderServiceClient::new(channel).list_orders(request).await
-        })
+        .unary(
+            &context.call,
+            "orders.v1.OrderService/ListOrders",
+            Repeat::Safe,
+            message,
+            |channel, request| async move { OrderServiceClient::new(channel).list_orders(request).await },
+        )
         .await
         .map_err(Problem::in_url)?;
     let orders = answer.orders.into_iter().map(|order| OrderBody::new(Some(order))).collect::<Result<_, _>>()?;

@@ -60,13 +60,15 @@ mod tests {
     use service::environment::RealEnvironment;
     use tower::ServiceExt;
 
+    use service::rpc_client::RpcClientMetrics;
+
     use super::*;
 
     /// An edge that takes so many requests at a time, with one route more, and peers that are never asked.
     async fn get(path: &str, in_flight_max: usize) -> (Response<()>, Value) {
         let env: Env = Arc::new(RealEnvironment::new(tokio_util::task::TaskTracker::new()));
         let url = ["http://127.0.0.1:1".parse().expect("valid")];
-        let peer = Peer::new("nobody", &url, Arc::clone(&env)).expect("valid");
+        let peer = Peer::new("nobody", &url, Arc::clone(&env), &RpcClientMetrics::default()).expect("valid");
         let metrics = HttpMetrics::register(&mut prometheus_client::registry::Registry::default());
         let health = health::health_check(Arc::clone(&env), peer.clone(), peer.clone(), Arc::new(|| true));
         let (orders, in_flight) = (peer.clone(), Semaphore::new(in_flight_max));

@@ -24,7 +24,7 @@ use service::{
     process::{self, Failed},
     readiness,
     rpc::{RpcMetrics, RpcServer},
-    rpc_client::Peer,
+    rpc_client::{Peer, RpcClientMetrics},
     server::{Limits, Listener},
     settings::{BadSettings, EXIT_BAD_SETTINGS, Settings},
     signals::Signals,
@@ -76,11 +76,13 @@ async fn start(settings: ProcessSettings) -> Result<Serving, Failed> {
 
     let store: Arc<dyn StockStore> = RedisStock::new(settings.stock, env.clone());
     let broker: Arc<dyn Broker> = RabbitMqBroker::new(&settings.broker, env.clone());
-    let ledger = Peer::new("ledger", &settings.inventory.order_urls.unwrap_or_default(), env.clone())?;
 
     let mut registry = Registry::default();
     admin::process::register(&mut registry, &*env);
     let rpc_metrics = RpcMetrics::register(&mut registry);
+    let client_metrics = RpcClientMetrics::register(&mut registry);
+    let ledger_urls = settings.inventory.order_urls.unwrap_or_default();
+    let ledger = Peer::new("ledger", &ledger_urls, env.clone(), &client_metrics)?;
     let backend = Backend {
         env: env.clone(),
         store: store.clone(),

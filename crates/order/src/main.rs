@@ -24,7 +24,7 @@ use service::{
     process::{self, Failed},
     readiness,
     rpc::{RpcMetrics, RpcServer},
-    rpc_client::Peer,
+    rpc_client::{Peer, RpcClientMetrics},
     server::{Limits, Listener},
     settings::{BadSettings, EXIT_BAD_SETTINGS, Settings},
     signals::Signals,
@@ -87,11 +87,13 @@ async fn start(settings: ProcessSettings) -> Result<Serving, Failed> {
     let postgres = PostgresLedger::new(&settings.ledger, env.clone());
     let ledger: Arc<dyn Ledger> = postgres.clone();
     let broker: Arc<dyn Broker> = RabbitMqBroker::new(&settings.broker, env.clone());
-    let inventory = Peer::new("inventory-service", &settings.order.inventory_urls.unwrap_or_default(), env.clone())?;
 
     let mut registry = Registry::default();
     admin::process::register(&mut registry, &*env);
     let rpc_metrics = RpcMetrics::register(&mut registry);
+    let client_metrics = RpcClientMetrics::register(&mut registry);
+    let inventory_urls = settings.order.inventory_urls.unwrap_or_default();
+    let inventory = Peer::new("inventory", &inventory_urls, env.clone(), &client_metrics)?;
     let metrics = OrderMetrics::register(&mut registry);
     let ports = Ports {
         env: env.clone(),

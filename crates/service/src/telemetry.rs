@@ -14,7 +14,7 @@ use opentelemetry::{
     propagation::TextMapPropagator,
     trace::{TraceContextExt, TracerProvider},
 };
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithTonicConfig};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -22,8 +22,10 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, fmt, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use crate::settings::Settings;
+use crate::{rpc_client, settings::Settings};
 
+/// Longest export of a batch of spans, in milliseconds.
+pub const EXPORT_TIMEOUT_MS: u64 = 10_000;
 /// Time to hand the last spans to the collector when the process ends.
 pub const FLUSH_TIMEOUT_MS: u64 = 3_000;
 /// Level of logs when `RUST_LOG` is not set. lapin would log the bodies of messages that are returned.
@@ -147,7 +149,9 @@ fn trace_layer(provider: &SdkTracerProvider, filter: EnvFilter) -> BoxedLayer {
 }
 
 fn exporter(service: &'static str, endpoint: &Uri) -> Result<SdkTracerProvider, ExporterBuildError> {
-    let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint.to_string()).build()?;
+    // Ours is kept alive, so that a collector that vanished is noticed before the last spans are to be handed over.
+    let channel = rpc_client::endpoint(endpoint.clone()).timeout(Duration::from_millis(EXPORT_TIMEOUT_MS));
+    let exporter = SpanExporter::builder().with_tonic().with_channel(channel.connect_lazy()).build()?;
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let resource = Resource::builder().with_service_name(service).with_attribute(version).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())

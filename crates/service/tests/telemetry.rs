@@ -20,7 +20,7 @@ use service::{
     call::Call,
     environment::{Env, RealEnvironment},
     rpc::{RpcMetrics, RpcServer},
-    rpc_client::Peer,
+    rpc_client::{Peer, RpcClientMetrics},
     server::{Limits, Listener, serve},
     settings::Settings,
     telemetry::{Telemetry, TelemetrySettings, continue_trace, traceparent},
@@ -82,7 +82,8 @@ async fn one_trace_goes_through_client_and_server() {
     settings.finish().expect("good");
 
     let server = start(&env, new_server()).await;
-    let peer = Peer::new("self", std::slice::from_ref(&server), Arc::clone(&env)).expect("a good URL");
+    let peer = Peer::new("self", std::slice::from_ref(&server), Arc::clone(&env), &RpcClientMetrics::default())
+        .expect("a good URL");
     let call = Call::new(&*env, Duration::from_secs(5), Token::parse("r-1").expect("sane"));
     let outer = tracing::info_span!("outer");
     continue_trace(&outer, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");

@@ -30,7 +30,7 @@ use service::{
     lifecycle::{Lifecycle, Serving},
     readiness,
     rpc::{RpcMetrics, RpcServer},
-    rpc_client::{NoUrl, Peer},
+    rpc_client::{NoUrl, Peer, RpcClientMetrics},
     server::{BindError, Limits, Listener},
 };
 use tonic::server::NamedService;
@@ -78,8 +78,14 @@ pub fn assemble(
     let inventory_metrics = InventoryMetrics::register(&mut registry);
 
     let edge = &settings.edge;
-    let order_peer = peer("order-service", edge.order_urls.as_deref(), &listeners.order, &env)?;
-    let inventory_peer = peer("inventory-service", edge.inventory_urls.as_deref(), &listeners.inventory, &env)?;
+    let client_metrics = RpcClientMetrics::register(&mut registry);
+    // A service at its URLs, or where this process serves it.
+    let peer = |name, urls: &Option<Vec<Uri>>, listener: &Listener| {
+        let own = [loopback(listener.addr())];
+        Peer::new(name, urls.as_deref().unwrap_or(&own), env.clone(), &client_metrics)
+    };
+    let order_peer = peer("order", &edge.order_urls, &listeners.order)?;
+    let inventory_peer = peer("inventory", &edge.inventory_urls, &listeners.inventory)?;
 
     let order = OrderService::new(
         Ports {
@@ -97,7 +103,7 @@ pub fn assemble(
             env: env.clone(),
             store: stores.stock.clone(),
             // A connection of its own: orders that wait for a lease must not keep the lease from being asked for.
-            ledger: Arc::new(GrpcLedger::new(peer("ledger", edge.order_urls.as_deref(), &listeners.order, &env)?)),
+            ledger: Arc::new(GrpcLedger::new(peer("ledger", &edge.order_urls, &listeners.order)?)),
             default_stock: settings.inventory.default_stock,
             metrics: inventory_metrics,
         },
@@ -146,12 +152,6 @@ pub fn assemble(
     ];
     // They keep the data directory locked until then.
     Ok(Serving { lifecycle, servers, background, close: stores.close().boxed() })
-}
-
-/// A service at its URLs, or where this process serves it.
-fn peer(name: &'static str, urls: Option<&[Uri]>, listener: &Listener, env: &Env) -> Result<Peer, NoUrl> {
-    let own = [loopback(listener.addr())];
-    Peer::new(name, urls.unwrap_or(&own), env.clone())
 }
 
 /// How this process reaches what it listens on, which may be every address.

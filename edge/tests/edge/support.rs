@@ -20,7 +20,7 @@ use service::{
     environment::{Env, RealEnvironment},
     http::HttpMetrics,
     rpc::{Health, RpcMetrics, RpcServer},
-    rpc_client::Peer,
+    rpc_client::{Peer, RpcClientMetrics},
     server::{Limits, Listener, serve},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -54,8 +54,8 @@ impl System {
         let peers_addr = listen(rpc.router(), &env, peers_drain.clone()).await;
 
         let url = [format!("http://{peers_addr}").parse().expect("a URL")];
-        let orders = Peer::new("order", &url, Arc::clone(&env)).expect("a URL");
-        let inventory = Peer::new("inventory", &url, Arc::clone(&env)).expect("a URL");
+        let orders = Peer::new("order", &url, Arc::clone(&env), &RpcClientMetrics::default()).expect("a URL");
+        let inventory = Peer::new("inventory", &url, Arc::clone(&env), &RpcClientMetrics::default()).expect("a URL");
         let mut registry = Registry::default();
         let metrics = HttpMetrics::register(&mut registry);
         let ready = Arc::new(AtomicBool::new(true));

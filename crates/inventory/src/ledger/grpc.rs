@@ -11,7 +11,10 @@ use contracts::{
     },
     values::{Epoch, Item, Lease},
 };
-use service::{call::Call, rpc_client::Peer};
+use service::{
+    call::Call,
+    rpc_client::{Peer, Repeat},
+};
 
 /// A client of `orders.v1.LedgerService`.
 pub struct GrpcLedger {
@@ -31,7 +34,7 @@ impl StockLedger for GrpcLedger {
         let message = OpenStockRequest { item: item.to_string(), initial, dead_epoch: dead.0 };
         let answer = self
             .peer
-            .unary(call, "orders.v1.LedgerService/OpenStock", message, |channel, request| async move {
+            .unary(call, "orders.v1.LedgerService/OpenStock", Repeat::Safe, message, |channel, request| async move {
                 LedgerServiceClient::new(channel).open_stock(request).await
             })
             .await?;
@@ -52,7 +55,7 @@ impl StockLedger for GrpcLedger {
         let message = GetStockRequest { items: items.iter().map(Item::to_string).collect(), initial };
         let answer = self
             .peer
-            .unary(call, "orders.v1.LedgerService/GetStock", message, |channel, request| async move {
+            .unary(call, "orders.v1.LedgerService/GetStock", Repeat::Safe, message, |channel, request| async move {
                 LedgerServiceClient::new(channel).get_stock(request).await
             })
             .await?;
@@ -77,9 +80,13 @@ impl StockLedger for GrpcLedger {
         let message = ResolveReservationRequest { reservations: reservations.collect() };
         let answer = self
             .peer
-            .unary(call, "orders.v1.LedgerService/ResolveReservation", message, |channel, request| async move {
-                LedgerServiceClient::new(channel).resolve_reservation(request).await
-            })
+            .unary(
+                call,
+                "orders.v1.LedgerService/ResolveReservation",
+                Repeat::Safe,
+                message,
+                |channel, request| async move { LedgerServiceClient::new(channel).resolve_reservation(request).await },
+            )
             .await?;
         answer
             .verdicts()
@@ -102,9 +109,13 @@ impl StockLedger for GrpcLedger {
         };
         let answer = self
             .peer
-            .unary(call, "orders.v1.LedgerService/RecordRestock", message, |channel, request| async move {
-                LedgerServiceClient::new(channel).record_restock(request).await
-            })
+            .unary(
+                call,
+                "orders.v1.LedgerService/RecordRestock",
+                Repeat::Safe,
+                message,
+                |channel, request| async move { LedgerServiceClient::new(channel).record_restock(request).await },
+            )
             .await?;
         if answer.epoch < 0 {
             return Err(Failure::internal(format!("a restock of epoch {}", answer.epoch)));

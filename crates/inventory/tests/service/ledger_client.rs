@@ -17,7 +17,7 @@ use inventory::ledger::{ItemStock, OpenOutcome, ResolveQuery, Restock, StockLedg
 use prometheus_client::registry::Registry;
 use service::{
     rpc::{RpcMetrics, RpcServer},
-    rpc_client::Peer,
+    rpc_client::{Peer, RpcClientMetrics},
     server::{Limits, Listener, serve},
 };
 use tonic::{Request, Response, Status};
@@ -79,7 +79,7 @@ async fn scripted(world: &World) -> (GrpcLedger, ScriptedLedger, Running) {
     let router = RpcServer::new(world.env.clone(), metrics, DESCRIPTORS).add(server).router();
     let env = world.env.clone();
     let running = world.run(|stop| serve(listener, router, Limits::default(), env, stop));
-    let peer = Peer::new("order-service", &[url], world.env.clone()).expect("a good URL");
+    let peer = Peer::new("order-service", &[url], world.env.clone(), &RpcClientMetrics::default()).expect("a good URL");
     (GrpcLedger::new(peer), script, running)
 }
 

@@ -8,7 +8,10 @@ use contracts::{
     },
     values::{Epoch, Item, ReservationId, Stamp},
 };
-use service::{call::Call, rpc_client::Peer};
+use service::{
+    call::Call,
+    rpc_client::{Peer, Repeat},
+};
 
 use super::{Inventory, Reserve, Reserved};
 
@@ -38,9 +41,13 @@ impl Inventory for GrpcInventory {
         };
         let answer = self
             .peer
-            .unary(call, "inventory.v1.InventoryService/Reserve", message, |channel, request| async move {
-                InventoryServiceClient::new(channel).reserve(request).await
-            })
+            .unary(
+                call,
+                "inventory.v1.InventoryService/Reserve",
+                Repeat::Safe,
+                message,
+                |channel, request| async move { InventoryServiceClient::new(channel).reserve(request).await },
+            )
             .await;
         let answer = match answer {
             Ok(answer) => answer,
@@ -63,9 +70,13 @@ impl Inventory for GrpcInventory {
     async fn release(&self, call: &Call, id: ReservationId, item: &Item) -> Result<(), Failure> {
         let message = ReleaseRequest { reservation_id: id.to_string(), item: item.to_string() };
         self.peer
-            .unary(call, "inventory.v1.InventoryService/Release", message, |channel, request| async move {
-                InventoryServiceClient::new(channel).release(request).await
-            })
+            .unary(
+                call,
+                "inventory.v1.InventoryService/Release",
+                Repeat::Safe,
+                message,
+                |channel, request| async move { InventoryServiceClient::new(channel).release(request).await },
+            )
             .await
             .map(drop)
     }

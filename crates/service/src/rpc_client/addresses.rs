@@ -1,25 +1,24 @@
-//! Where a peer is: the addresses behind its URLs, looked up again and again, asked in turn. One that cannot be reached is
-//! left alone for a while, so that its calls go to the others at once.
+//! Where a peer is: the addresses behind its URLs, looked up again and again, asked in turn.
 
 use std::{
-    io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
 use http::Uri;
-use tonic::transport::{Channel, Endpoint};
+use tokio::sync::watch;
+use tonic::transport::Channel;
 
-use super::CONNECT_TIMEOUT_MS;
-use crate::{
-    environment::Env,
-    server::{KEEPALIVE_INTERVAL_MS, KEEPALIVE_TIMEOUT_MS},
+use super::{
+    address::{Address, Connection, LEFT_ALONE_MAX_MS, Shared, lock},
+    metrics::PeerMetrics,
+    network::Network,
 };
+use crate::environment::Env;
 
 /// Names are looked up again when the last answer is older than this, in milliseconds.
 pub const RESOLVE_INTERVAL_MS: u64 = 5_000;
@@ -27,113 +26,53 @@ pub const RESOLVE_INTERVAL_MS: u64 = 5_000;
 pub const RESOLVE_TIMEOUT_MS: u64 = 1_000;
 /// Most addresses of one peer; what a name has beyond is not used.
 pub const ADDRESSES_MAX: usize = 64;
-/// How long an address that could not be reached is left alone at first, in milliseconds; it doubles.
-pub const LEFT_ALONE_MIN_MS: u64 = 50;
-/// How long it is left alone at most, in milliseconds: what it costs to notice that it is back.
-pub const LEFT_ALONE_MAX_MS: u64 = 1_000;
 
 const HTTP_PORT: u16 = 80;
 
-/// One address of a peer.
-pub(super) struct Address {
-    addr: SocketAddr,
-    url: Uri,
-    channel: Channel,
-    reach: Mutex<Reach>,
-}
-
-#[derive(Default)]
-struct Reach {
-    /// How often it could not be reached since it last could.
-    failures: u32,
-    /// Until then nobody tries, as uptime.
-    alone_until: Duration,
-}
-
-impl Address {
-    fn new(addr: SocketAddr, url: &Uri) -> Arc<Self> {
-        // The peer is told its name, whichever of its addresses is asked.
-        let endpoint = Endpoint::from_shared(format!("http://{addr}"))
-            .expect("an address makes a URL")
-            .origin(url.clone())
-            .connect_timeout(Duration::from_millis(CONNECT_TIMEOUT_MS))
-            .http2_keep_alive_interval(Duration::from_millis(KEEPALIVE_INTERVAL_MS))
-            .keep_alive_timeout(Duration::from_millis(KEEPALIVE_TIMEOUT_MS))
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        Arc::new(Self { addr, url: url.clone(), channel: endpoint.connect_lazy(), reach: Mutex::default() })
-    }
-
-    /// Lets a call try it, or not: after a failure one call at a time does, while the others leave it alone.
-    fn trial(self: &Arc<Self>, env: &Env) -> Option<Trial> {
-        let mut reach = lock(&self.reach);
-        let now = env.uptime();
-        if now < reach.alone_until {
-            return None;
-        }
-        if reach.failures > 0 {
-            reach.alone_until = now + Duration::from_millis(CONNECT_TIMEOUT_MS);
-        }
-        Some(Trial { address: Arc::clone(self), failures: reach.failures, env: Arc::clone(env) })
-    }
-}
-
-/// A call that tries an address. Dropped without a result it lets the next one try.
-pub(super) struct Trial {
+/// An attempt of a call, or where to send one.
+pub(super) struct Attempt {
     address: Arc<Address>,
-    /// How often others failed before.
-    failures: u32,
-    env: Env,
+    connection: Arc<Connection>,
+    /// Its answer is not there yet.
+    pub under_way: bool,
 }
 
-impl Trial {
-    /// To the address.
+impl Attempt {
+    fn new(address: &Arc<Address>, connection: Arc<Connection>) -> Self {
+        Self { address: Arc::clone(address), connection, under_way: true }
+    }
+
     pub fn channel(&self) -> Channel {
-        self.address.channel.clone()
+        self.connection.channel()
     }
 
-    /// A connection to it was there.
-    pub fn reached(self) {
-        *lock(&self.address.reach) = Reach::default();
+    pub fn answered(&self) {
+        self.address.answered(&self.connection);
     }
 
-    /// No connection could be made. Calls that fail together count once: all have seen the same failures.
-    pub fn not_reached(self) {
-        let pause = LEFT_ALONE_MAX_MS.min(LEFT_ALONE_MIN_MS << self.failures.min(10));
-        let alone_until = self.env.uptime() + self.env.jittered(Duration::from_millis(pause));
-        self.end(Reach { failures: self.failures.saturating_add(1), alone_until });
+    pub fn doubt(&self) {
+        self.address.doubt(&self.connection);
     }
 
-    fn end(&self, reach: Reach) {
-        let mut known = lock(&self.address.reach);
-        if known.failures == self.failures {
-            *known = reach;
-        }
+    /// No answer will come.
+    pub fn is_silent(&self) -> bool {
+        self.connection.is_silent()
     }
-}
 
-impl Drop for Trial {
-    fn drop(&mut self) {
-        if self.failures > 0 {
-            self.end(Reach { failures: self.failures, alone_until: Duration::ZERO });
-        }
+    pub fn lost(&self) {
+        self.address.lost(&self.connection);
     }
 }
 
 /// The addresses behind some URLs.
 pub(super) struct Addresses {
-    name: &'static str,
     urls: Vec<Uri>,
-    env: Env,
+    shared: Arc<Shared>,
     known: Mutex<Known>,
     /// Held by the one that looks names up.
     lookup: tokio::sync::Mutex<()>,
     turn: AtomicUsize,
-    resolve: Resolve,
 }
-
-/// Looks a name and port up.
-type Resolve = Box<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
 #[derive(Default)]
 struct Known {
@@ -144,43 +83,87 @@ struct Known {
 
 impl Addresses {
     /// Names are looked up at the first call.
-    pub fn new(name: &'static str, urls: &[Uri], env: Env) -> Arc<Self> {
-        let system = |host, port| async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }.boxed();
-        Self::with_resolve(name, urls, env, Box::new(system))
-    }
-
-    fn with_resolve(name: &'static str, urls: &[Uri], env: Env, resolve: Resolve) -> Arc<Self> {
-        let literals = urls.iter().map(|url| Some(Address::new(literal(url)?, url))).collect();
+    pub fn new(name: &'static str, urls: &[Uri], env: Env, metrics: PeerMetrics, network: Network) -> Arc<Self> {
+        let shared = Arc::new(Shared { name, env, metrics, network, tried: watch::Sender::default() });
+        let literals = urls.iter().map(|url| Some(Address::new(literal(url)?, url, &shared))).collect();
         let known = match literals {
             Some(list) => Known { list, stale_at: None },
             None => Known { stale_at: Some(Duration::ZERO), ..Known::default() },
         };
         let (known, turn) = (Mutex::new(known), AtomicUsize::new(0));
-        Arc::new(Self { name, urls: urls.to_vec(), env, known, lookup: tokio::sync::Mutex::default(), turn, resolve })
+        Arc::new(Self { urls: urls.to_vec(), shared, known, lookup: tokio::sync::Mutex::default(), turn })
     }
 
-    /// The addresses to try, in turn. Trying the next one only when one could not be reached is up to the caller.
-    pub async fn in_turn(self: &Arc<Self>) -> impl Iterator<Item = Trial> {
+    /// Where to send the next attempt: in turn, elsewhere than those before if possible. Waits only when no connection is
+    /// good, and then for whichever is made first; failing that, one in doubt will do. The error says why there is none.
+    pub async fn next(self: &Arc<Self>, before: &[Attempt]) -> Result<Attempt, String> {
         self.refresh().await;
-        let list = lock(&self.known).list.clone();
+        loop {
+            let mut tried = self.shared.tried.subscribe();
+            if let Some(next) = self.next_now(before) {
+                return Ok(next);
+            }
+            let list = self.list();
+            let last_resort = |address: &Arc<Address>| {
+                let connection = address.any()?;
+                let known = before.iter().any(|attempt| Arc::ptr_eq(&attempt.connection, &connection));
+                (!known).then(|| Attempt::new(address, connection))
+            };
+            if !list.iter().any(|address| address.is_connecting())
+                && let Some(next) = list.iter().find_map(last_resort)
+            {
+                return Ok(next);
+            }
+            if !list.iter().any(|address| address.is_trying()) {
+                let whys: Vec<String> = list.iter().map(|address| address.why()).collect();
+                return Err(if whys.is_empty() { "it has no address".to_owned() } else { whys.join(", ") });
+            }
+            // The sender is there as long as this.
+            let _ = tried.changed().await;
+        }
+    }
+
+    /// The same without waiting, and over good connections only. Never over one that is asked already.
+    pub fn next_now(&self, before: &[Attempt]) -> Option<Attempt> {
+        let list = self.list();
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        (0..list.len()).filter_map(move |step| list[first.wrapping_add(step) % list.len()].trial(&self.env))
+        let mut again = None;
+        for step in 0..list.len() {
+            let address = &list[first.wrapping_add(step) % list.len()];
+            let Some(connection) = address.good() else {
+                address.try_if_due();
+                continue;
+            };
+            let here = || before.iter().filter(|attempt| Arc::ptr_eq(&attempt.address, address));
+            if here().next().is_none() {
+                return Some(Attempt::new(address, connection));
+            }
+            let asked = |attempt: &Attempt| attempt.under_way && Arc::ptr_eq(&attempt.connection, &connection);
+            if again.is_none() && !here().any(asked) {
+                again = Some(Attempt::new(address, connection));
+            }
+        }
+        again
+    }
+
+    fn list(&self) -> Arc<[Arc<Address>]> {
+        Arc::clone(&lock(&self.known).list)
     }
 
     /// Looks names up when that is due: at first every call waits for it, later none does.
     async fn refresh(self: &Arc<Self>) {
         let (unknown, due) = {
             let known = lock(&self.known);
-            (known.list.is_empty(), known.stale_at.is_some_and(|at| at <= self.env.uptime()))
+            (known.list.is_empty(), known.stale_at.is_some_and(|at| at <= self.shared.env.uptime()))
         };
         if unknown && due {
             let _one = self.lookup.lock().await;
-            if lock(&self.known).stale_at.is_some_and(|at| at <= self.env.uptime()) {
+            if lock(&self.known).stale_at.is_some_and(|at| at <= self.shared.env.uptime()) {
                 self.look_up().await;
             }
         } else if due {
             let this = self.clone();
-            self.env.start(Box::pin(async move {
+            self.shared.env.start(Box::pin(async move {
                 if let Ok(_one) = this.lookup.try_lock() {
                     this.look_up().await;
                 }
@@ -189,16 +172,16 @@ impl Addresses {
     }
 
     async fn look_up(&self) {
-        let before = lock(&self.known).list.clone();
+        let before = self.list();
         let mut list: Vec<Arc<Address>> = Vec::new();
         for url in &self.urls {
             match self.look_up_one(url).await {
                 Ok(addrs) => list.extend(addrs.into_iter().map(|addr| {
                     let same = before.iter().find(|known| known.addr == addr && known.url == *url);
-                    same.map_or_else(|| Address::new(addr, url), Arc::clone)
+                    same.map_or_else(|| Address::new(addr, url, &self.shared), Arc::clone)
                 })),
                 Err(why) => {
-                    tracing::warn!(peer = self.name, %url, why, "a name is not found");
+                    tracing::warn!(peer = self.shared.name, %url, why, "a name is not found");
                     // What it stood for may still be good.
                     list.extend(before.iter().filter(|known| known.url == *url).cloned());
                 }
@@ -206,13 +189,13 @@ impl Addresses {
         }
         list.truncate(ADDRESSES_MAX);
         let again = if list.is_empty() { LEFT_ALONE_MAX_MS } else { RESOLVE_INTERVAL_MS };
-        let stale_at = Some(self.env.uptime() + Duration::from_millis(again));
+        let stale_at = Some(self.shared.env.uptime() + Duration::from_millis(again));
         *lock(&self.known) = Known { list: list.into(), stale_at };
     }
 
     async fn look_up_one(&self, url: &Uri) -> Result<Vec<SocketAddr>, String> {
-        let lookup = (self.resolve)(host(url).to_owned(), port(url));
-        let found = self.env.timeout(Duration::from_millis(RESOLVE_TIMEOUT_MS), lookup).await;
+        let lookup = (self.shared.network.resolve)(host(url).to_owned(), port(url));
+        let found = self.shared.env.timeout(Duration::from_millis(RESOLVE_TIMEOUT_MS), lookup).await;
         found.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     }
 }
@@ -230,51 +213,103 @@ fn port(url: &Uri) -> u16 {
     url.port_u16().unwrap_or(HTTP_PORT)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whole after each statement: a panic elsewhere leaves nothing half done.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{environment::Environment, manual::ManualEnvironment};
+    use std::{io, sync::atomic::AtomicBool};
 
+    use futures::FutureExt;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::{
+        environment::Environment,
+        manual::ManualEnvironment,
+        rpc_client::{
+            RpcClientMetrics,
+            address::{LEFT_ALONE_MIN_MS, VOUCHED_MS},
+        },
+    };
+
+    /// Ports that a name stands for, and whether what is there answers.
+    #[derive(Default)]
+    struct World {
+        ports: Mutex<Option<Vec<u16>>>,
+        reached: AtomicBool,
+        alive: AtomicBool,
+        tries: AtomicUsize,
+    }
+
+    fn network(world: &Arc<World>) -> Network {
+        let [name, door, pulse] = [0; 3].map(|_| Arc::clone(world));
+        Network {
+            resolve: Box::new(move |_, _| {
+                let ports = lock(&name.ports).clone().ok_or_else(|| io::Error::other("no such name"));
+                let addrs = ports.map(|ports| ports.into_iter().map(|port| ([127, 0, 0, 1], port).into()).collect());
+                async move { addrs }.boxed()
+            }),
+            connect: Box::new(move |_, url| {
+                door.tries.fetch_add(1, Ordering::SeqCst);
+                let reached = door.reached.load(Ordering::SeqCst);
+                async move { if reached { Ok(Endpoint::from(url).connect_lazy()) } else { Err("refused".into()) } }
+                    .boxed()
+            }),
+            ask: Box::new(move |_| {
+                let alive = pulse.alive.load(Ordering::SeqCst);
+                async move { if alive { Ok(()) } else { Err("silent".into()) } }.boxed()
+            }),
+        }
+    }
+
+    /// A peer behind this URL, where all is well.
+    fn peer(url: &str) -> (Arc<ManualEnvironment>, Arc<World>, Arc<Addresses>) {
+        let (clock, world) = (ManualEnvironment::new(1), Arc::new(World::default()));
+        world.reached.store(true, Ordering::SeqCst);
+        world.alive.store(true, Ordering::SeqCst);
+        let (urls, metrics) = ([url.parse().expect("a URL")], RpcClientMetrics::default().of("peer"));
+        let addresses = Addresses::new("peer", &urls, clock.clone(), metrics, network(&world));
+        (clock, world, addresses)
+    }
+
+    /// The ports of the addresses that calls go to.
     async fn asked(addresses: &Arc<Addresses>) -> Vec<u16> {
-        let mut ports: Vec<u16> = addresses.in_turn().await.map(|trial| trial.address.addr.port()).collect();
+        let mut made = Vec::new();
+        let mut ports = Vec::new();
+        while let Ok(next) = addresses.next(&made).await {
+            ports.push(next.address.addr.port());
+            made.push(next);
+            settled(addresses).await;
+        }
         ports.sort_unstable();
+        ports.dedup();
         ports
     }
 
-    fn one(addresses: &Arc<Addresses>) -> Arc<Address> {
-        lock(&addresses.known).list[0].clone()
+    /// Waits for the end of all tries.
+    async fn settled(addresses: &Addresses) {
+        while addresses.list().iter().any(|address| address.is_trying()) {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
     async fn names_are_looked_up_again_and_what_they_stood_for_is_kept_over_a_failure() {
-        let clock = ManualEnvironment::new(1);
-        let found = Arc::new(Mutex::new(Some(vec![1, 2])));
-        let answers = found.clone();
-        let resolve: Resolve = Box::new(move |_, _| {
-            let ports = lock(&answers).clone().ok_or_else(|| io::Error::other("no such name"));
-            let addrs = ports.map(|ports| ports.into_iter().map(|port| ([127, 0, 0, 1], port).into()).collect());
-            async move { addrs }.boxed()
-        });
-        let urls = ["http://peer:9".parse().expect("a URL")];
-        let addresses = Addresses::with_resolve("peer", &urls, clock.clone(), resolve);
+        let (clock, world, addresses) = peer("http://peer:9");
+        *lock(&world.ports) = Some(vec![1, 2]);
         assert_eq!(asked(&addresses).await, [1, 2]);
-        let kept = one(&addresses);
+        let kept = addresses.list()[0].clone();
 
-        *lock(&found) = Some(vec![1, 3]);
+        *lock(&world.ports) = Some(vec![1, 3]);
         assert_eq!(asked(&addresses).await, [1, 2], "not yet");
+        let gone = addresses.list()[1].any().expect("connected");
         clock.advance(Duration::from_millis(RESOLVE_INTERVAL_MS));
         asked(&addresses).await;
         while asked(&addresses).await != [1, 3] {
             tokio::task::yield_now().await;
         }
-        assert!(Arc::ptr_eq(&kept, &one(&addresses)), "its connection is kept");
+        assert!(Arc::ptr_eq(&kept, &addresses.list()[0]), "its connection is kept");
+        assert_eq!(Arc::strong_count(&gone), 1, "that of an address that is gone is not");
 
-        *lock(&found) = None;
+        *lock(&world.ports) = None;
         clock.advance(Duration::from_millis(RESOLVE_INTERVAL_MS));
         asked(&addresses).await;
         while lock(&addresses.known).stale_at <= Some(clock.uptime()) {
@@ -284,30 +319,89 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_not_reached_is_tried_by_one_at_a_time_and_ever_less_often() {
-        let clock = ManualEnvironment::new(1);
-        let env: Env = clock.clone();
-        let urls = ["http://127.0.0.1:9".parse().expect("a URL")];
-        let addresses = Addresses::new("peer", &urls, env.clone());
-        let address = one(&addresses);
-        let trial = || address.trial(&env);
-        // Two at once fail, and count once.
-        let both = [trial(), trial()].map(|trial| trial.expect("never tried"));
-        both.into_iter().for_each(Trial::not_reached);
-        assert!(trial().is_none());
-        clock.advance(Duration::from_millis(LEFT_ALONE_MIN_MS));
-        let mut one = trial().expect("time is up");
-        for failures in 1..20 {
-            assert_eq!(one.failures, failures);
-            assert!(trial().is_none(), "one tries");
-            one.not_reached();
-            assert!(trial().is_none());
-            clock.advance(Duration::from_millis(LEFT_ALONE_MAX_MS));
-            one = trial().expect("never left alone for longer");
+    async fn an_address_that_cannot_be_reached_is_tried_once_for_all_callers_and_ever_less_often() {
+        let (clock, world, addresses) = peer("http://127.0.0.1:9");
+        world.reached.store(false, Ordering::SeqCst);
+        for tries in 1..20 {
+            let (one, other) = tokio::join!(addresses.next(&[]), addresses.next(&[]));
+            let whys = [one.err(), other.err()].map(|why| why.expect("not reached"));
+            assert_eq!(whys, ["127.0.0.1:9: refused"; 2]);
+            assert!(addresses.next(&[]).await.is_err(), "at once");
+            assert_eq!(world.tries.load(Ordering::SeqCst), tries, "callers wait for one try");
+            let pause = LEFT_ALONE_MAX_MS.min(LEFT_ALONE_MIN_MS << (tries - 1).min(10));
+            clock.advance(Duration::from_millis(pause / 2 - 1));
+            assert!(addresses.next(&[]).await.is_err());
+            assert_eq!(world.tries.load(Ordering::SeqCst), tries, "left alone");
+            clock.advance(Duration::from_millis(pause / 2 + 1));
         }
-        drop(one);
-        let next = trial().expect("who gave up left no result, and nobody waits for it");
-        next.reached();
-        assert!([trial(), trial()].iter().all(Option::is_some));
+        // Reached, it has to show that it lives.
+        world.reached.store(true, Ordering::SeqCst);
+        world.alive.store(false, Ordering::SeqCst);
+        assert_eq!(addresses.next(&[]).await.err().as_deref(), Some("127.0.0.1:9: silent"));
+        world.alive.store(true, Ordering::SeqCst);
+        clock.advance(Duration::from_millis(LEFT_ALONE_MAX_MS));
+        assert!(addresses.next(&[]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_connection_in_doubt_is_used_by_nobody_who_has_another_until_it_shows_a_sign_of_life() {
+        let (clock, world, addresses) = peer("http://peer:9");
+        *lock(&world.ports) = Some(vec![1, 2]);
+        assert_eq!(asked(&addresses).await, [1, 2]);
+        let slow = addresses.next(&[]).await.expect("connected");
+        let later = || clock.advance(Duration::from_millis(VOUCHED_MS));
+        later();
+        slow.doubt();
+        assert!(slow.address.good().is_none());
+        settled(&addresses).await;
+        let same = slow.address.good().expect("it lives");
+        assert!(Arc::ptr_eq(&same, &slow.connection));
+
+        slow.doubt();
+        assert!(slow.address.good().is_some(), "it gave a sign of life a moment ago");
+
+        world.alive.store(false, Ordering::SeqCst);
+        later();
+        slow.doubt();
+        settled(&addresses).await;
+        for _ in 0..8 {
+            let next = addresses.next(&[]).await.expect("the other is there");
+            assert!(!Arc::ptr_eq(&next.address, &slow.address));
+        }
+        assert!(slow.is_silent());
+        // A new connection takes its place.
+        world.alive.store(true, Ordering::SeqCst);
+        clock.advance(Duration::from_millis(LEFT_ALONE_MAX_MS));
+        slow.address.try_if_due();
+        settled(&addresses).await;
+        let new = slow.address.good().expect("connected");
+        assert!(!Arc::ptr_eq(&new, &slow.connection));
+        slow.lost();
+        assert!(slow.address.good().is_some(), "the end of the old one says nothing of it");
+
+        // Better than none, and an answer is a sign of life.
+        let (one, other) = (addresses.next(&[]).await.expect("good"), addresses.next(&[]).await.expect("good"));
+        later();
+        one.doubt();
+        other.doubt();
+        let last = addresses.next(&[]).await.expect("a last resort");
+        assert!(last.address.good().is_none());
+        last.answered();
+        assert!(last.address.good().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_is_made_again_at_once_but_not_again_and_again() {
+        let (clock, world, addresses) = peer("http://127.0.0.1:9");
+        let next = async || addresses.next(&[]).await;
+        next().await.expect("connected").lost();
+        next().await.expect("at once").lost();
+        assert!(next().await.is_err(), "twice without an answer");
+        clock.advance(Duration::from_millis(LEFT_ALONE_MAX_MS));
+        let third = next().await.expect("in time");
+        third.answered();
+        third.lost();
+        next().await.expect("at once again");
+        assert_eq!(world.tries.load(Ordering::SeqCst), 4);
     }
 }

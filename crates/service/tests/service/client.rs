@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use contracts::Reason;
-use service::rpc_client::Peer;
+use service::rpc_client::{Peer, Repeat, RpcClientMetrics};
 use tonic::Status;
 
 use crate::{
@@ -28,11 +28,11 @@ async fn tonic_s_cancelled_and_silence_are_a_deadline_exceeded_too() {
     let running = start().await;
     let (peer, call) = (running.peer(), running.call(Duration::from_secs(5)));
     let cancelled = |_, _| async { Err::<tonic::Response<()>, _>(Status::cancelled("Timeout expired")) };
-    let failure = peer.unary(&call, GET_STOCK, (), cancelled).await.expect_err("failed");
+    let failure = peer.unary(&call, GET_STOCK, Repeat::Safe, (), cancelled).await.expect_err("failed");
     assert_eq!(failure.reason, Reason::DeadlineExceeded);
 
     let (call, silence) = (running.call(Duration::from_millis(50)), |_, _| std::future::pending());
-    let answer: Result<(), _> = soon("the deadline", peer.unary(&call, GET_STOCK, (), silence)).await;
+    let answer: Result<(), _> = soon("the deadline", peer.unary(&call, GET_STOCK, Repeat::Safe, (), silence)).await;
     assert_eq!(answer.expect_err("no answer").reason, Reason::DeadlineExceeded);
 }
 
@@ -102,7 +102,7 @@ async fn an_address_that_is_not_there_is_passed_over_and_left_alone() {
 async fn a_name_is_looked_up() {
     let running = start().await;
     let url = format!("http://localhost:{}", running.addr.port()).parse().expect("a URL");
-    let peer = Peer::new("ledger", &[url], Arc::clone(&running.env)).expect("a good URL");
+    let peer = Peer::new("ledger", &[url], Arc::clone(&running.env), &RpcClientMetrics::default()).expect("a good URL");
     stock(&peer, &running.call(Duration::from_secs(5)), "widget").await.expect("answered");
 }
 
@@ -110,7 +110,7 @@ async fn a_name_is_looked_up() {
 async fn a_name_that_is_not_found_is_unavailable() {
     let env = env();
     let url = "http://no-such-name.invalid:1".parse().expect("a URL");
-    let peer = Peer::new("ledger", &[url], Arc::clone(&env)).expect("a good URL");
+    let peer = Peer::new("ledger", &[url], Arc::clone(&env), &RpcClientMetrics::default()).expect("a good URL");
     let call = service::call::Call::background(&*env);
     let failure = stock(&peer, &call, "widget").await.expect_err("nobody has that name");
     assert_eq!(failure.reason, Reason::Unavailable);
@@ -118,5 +118,5 @@ async fn a_name_that_is_not_found_is_unavailable() {
 
 #[tokio::test]
 async fn a_peer_needs_a_url() {
-    assert!(Peer::new("ledger", &[], Arc::clone(&env())).is_err());
+    assert!(Peer::new("ledger", &[], Arc::clone(&env()), &RpcClientMetrics::default()).is_err());
 }

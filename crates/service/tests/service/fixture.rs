@@ -19,7 +19,7 @@ use service::{
     call::Call,
     environment::{Env, RealEnvironment},
     rpc::{Health, RpcMetrics, RpcServer},
-    rpc_client::Peer,
+    rpc_client::{Peer, Repeat, RpcClientMetrics},
     server::{Limits, Listener, serve},
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
@@ -129,13 +129,26 @@ impl Running {
 }
 
 pub fn peer(addrs: &[SocketAddr], env: &Env) -> Peer {
+    measured_peer(addrs, env, &RpcClientMetrics::default())
+}
+
+pub fn measured_peer(addrs: &[SocketAddr], env: &Env, metrics: &RpcClientMetrics) -> Peer {
     let urls: Vec<Uri> = addrs.iter().map(|addr| url(*addr, "")).collect();
-    Peer::new("ledger", &urls, Arc::clone(env)).expect("good URLs")
+    Peer::new("ledger", &urls, Arc::clone(env), metrics).expect("good URLs")
 }
 
 pub async fn stock(peer: &Peer, call: &Call, item: &str) -> Result<GetStockResponse, Failure> {
+    stock_repeating(peer, call, Repeat::Safe, item).await
+}
+
+pub async fn stock_repeating(
+    peer: &Peer,
+    call: &Call,
+    repeat: Repeat,
+    item: &str,
+) -> Result<GetStockResponse, Failure> {
     let message = GetStockRequest { items: vec![item.to_owned()], initial: 0 };
-    peer.unary(call, GET_STOCK, message, |channel, request| async move {
+    peer.unary(call, GET_STOCK, repeat, message, |channel, request| async move {
         LedgerServiceClient::new(channel).get_stock(request).await
     })
     .await

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use contracts::{
-    Failure,
+    Failure, Reason,
     orders::v1::{
         GetStockRequest, GetStockResponse, ItemStock, OpenStockRequest, OpenStockResponse, RecordRestockRequest,
         RecordRestockResponse, ResolveReservationRequest, ResolveReservationResponse,
@@ -20,8 +20,8 @@ use tonic::{Request, Response, Status};
 pub const GET_STOCK: &str = "orders.v1.LedgerService/GetStock";
 pub const SERVICE: &str = "orders.v1.LedgerService";
 
-/// `slow` answers after 10 s, `held` when it is let go, `panic` panics, `short` fails; everything else answers the call's
-/// remaining milliseconds as the epoch.
+/// `slow` answers after 10 s, `held` when it is let go, `panic` panics, `short`, `cannot` and `too much` fail; everything
+/// else answers the call's remaining milliseconds as the epoch.
 #[derive(Clone)]
 pub struct Ledger {
     pub env: Env,
@@ -45,6 +45,8 @@ impl Ledger {
             }
             "panic" => panic!("asked to"),
             "short" => return Err(Failure::insufficient(3)),
+            "cannot" => return Err(Failure::unavailable("asked to")),
+            "too much" => return Err(Failure::of(Reason::Overloaded)),
             _ => {}
         }
         let epoch = i64::try_from(call.remaining(&*self.env).as_millis()).expect("short");

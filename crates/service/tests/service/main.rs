@@ -6,5 +6,6 @@ mod client;
 mod fixture;
 mod ledger;
 mod limits;
+mod retries;
 mod rpc;
 mod server;
