@@ -11,11 +11,13 @@ use contracts::{
         GetStockRequest, ReleaseRequest, ReserveRequest, RestockRequest,
         inventory_service_client::InventoryServiceClient, reserve_response::Outcome,
     },
-    values::{Item, ReservationId, Ttl},
+    values::{Item, Quantity, ReservationId, Token, Ttl},
 };
 use http::{StatusCode, Uri};
 use serde_json::json;
 use service::rpc_client::Repeat;
+use sha2::{Digest, Sha256};
+use uuid::Builder;
 
 use crate::{
     body,
@@ -46,7 +48,7 @@ pub async fn reserve(
     };
 
     let message = ReserveRequest {
-        reservation_id: id.map(|id| id.to_string()),
+        reservation_id: Some(id.unwrap_or_else(|| attempt_s_id(&context.attempt_id, &item, quantity)).to_string()),
         item: item.to_string(),
         quantity: quantity.get(),
         ttl: ttl.map(|ttl| ttl.duration().try_into().expect("at most a day")),
@@ -73,6 +75,15 @@ pub async fn reserve(
         Outcome::Insufficient(short) => json!({ "success": false, "remaining": short.remaining }),
     };
     Ok(Json(body).into_response())
+}
+
+/// The id of a hold that the client gave none: every repeat of the attempt, here or by a gateway, meets the same hold.
+/// Random in all that is not fixed by v4, as the id that a client would have made.
+fn attempt_s_id(attempt: &Token, item: &Item, quantity: Quantity) -> ReservationId {
+    // No line break is in a token or a number, so no two attempts give the same text.
+    let text = format!("reserve 1\n{}\n{item}\n{}", attempt.as_str(), quantity.get());
+    let hash = Sha256::digest(text.as_bytes());
+    ReservationId(Builder::from_random_bytes(hash[..16].try_into().expect("half of 32 bytes")).into_uuid())
 }
 
 /// `DELETE /reservations/<id>`. What is no UUID names no reservation.

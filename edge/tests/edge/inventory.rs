@@ -1,6 +1,8 @@
 //! `/reserve`, `/reservations` and `/inventory`.
 
-use contracts::{Failure, Reason};
+use std::collections::HashSet;
+
+use contracts::{Failure, Reason, values::ReservationId};
 use serde_json::json;
 
 use crate::support::{
@@ -20,10 +22,30 @@ async fn units_are_reserved() {
     assert_eq!(system.post("/reserve", &body.to_string()).await.status, 200);
     system.peers.seen(|seen| {
         let [plain, full] = &seen.reserves[..] else { panic!("{seen:?}") };
-        assert_eq!((&plain.reservation_id, &plain.ttl, plain.least_epoch), (&None, &None, 0));
+        assert_eq!((&plain.ttl, plain.least_epoch), (&None, 0));
         assert_eq!((full.item.as_str(), full.quantity), ("widget", 3));
         assert_eq!(full.reservation_id.as_deref(), Some(RESERVATION_ID));
         assert_eq!(full.ttl.as_ref().map(|ttl| (ttl.seconds, ttl.nanos)), Some((86_400, 0)));
+    });
+}
+
+#[tokio::test]
+async fn a_reserve_that_is_repeated_for_the_client_asks_for_the_same_hold() {
+    let system = System::start().await;
+    for (attempt, quantity) in [("a", 3), ("a", 3), ("b", 3), ("a", 4)] {
+        let body = json!({ "item": "widget", "quantity": quantity }).to_string();
+        let line = format!("X-Attempt-Id: {attempt}\r\n");
+        assert_eq!(system.post_with("/reserve", &line, &body).await.status, 200);
+    }
+    for _ in 0..2 {
+        assert_eq!(system.post("/reserve", r#"{"item":"widget","quantity":3}"#).await.status, 200);
+    }
+    system.peers.seen(|seen| {
+        let ids: Vec<&str> = seen.reserves.iter().filter_map(|one| one.reservation_id.as_deref()).collect();
+        let different: HashSet<&&str> = ids.iter().collect();
+        assert_eq!((ids.len(), different.len()), (6, 5), "{ids:?}");
+        assert_eq!(ids[0], ids[1], "the gateway's repeat");
+        assert!(ids.iter().all(|id| ReservationId::parse_client(id).is_ok()), "{ids:?}");
     });
 }
 
