@@ -18,10 +18,6 @@ use crate::{
 
 /// How many new leases a request lives through before it is told to come back.
 pub const FENCES_MAX: u32 = 3;
-/// How often a reserve that got no answer is repeated, under the same id.
-pub const RESERVE_RETRIES_MAX: u32 = 2;
-/// First wait before that, in milliseconds; it doubles.
-pub const RESERVE_BACKOFF_MS: u64 = 20;
 
 /// An order to place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,7 +187,6 @@ impl PlaceOrder {
             .ok_or_else(|| Failure::internal("a reservation is an order that the ledger does not have"))
     }
 
-    /// Repeats under the same id while there is no answer: the hold is made once, whichever of them arrives.
     async fn reserve(&self, run: &Run<'_>, id: ReservationId) -> Result<Reserved, Failure> {
         let request = Reserve {
             id,
@@ -200,16 +195,6 @@ impl PlaceOrder {
             ttl: self.hold_ttl,
             least_epoch: run.least_epoch,
         };
-        let mut backoff = std::time::Duration::from_millis(RESERVE_BACKOFF_MS);
-        for _ in 0..RESERVE_RETRIES_MAX {
-            match self.inventory.reserve(run.call, &request).await {
-                Err(failure) if failure.reason == Reason::Unavailable => {
-                    self.env.sleep(self.env.jittered(backoff)).await;
-                    backoff *= 2;
-                }
-                result => return result,
-            }
-        }
         self.inventory.reserve(run.call, &request).await
     }
 

@@ -191,6 +191,8 @@ async fn a_reserve_that_gets_no_answer_is_repeated_under_the_same_id() {
                 Box::pin(async move { fate })
             }))
             .await;
+        let failure = wired.place(3, attempt("a")).await.expect_err("no answer");
+        assert_eq!(failure.reason, Reason::Unavailable);
         wired.place(3, attempt("a")).await.expect("placed");
         assert_eq!(wired.free().await, 7, "one hold");
         let reserves = wired.seams.reserves.lock().expect("whole");
