@@ -81,6 +81,16 @@ impl Process {
         signal(name, &id.unwrap_or_else(|| panic!("{} does not run", self.name)).to_string());
     }
 
+    /// SIGSTOP: its connections stay, and nothing answers.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Goes on where it was frozen.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
     /// Waits for its end.
     pub async fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap_or_else(|| panic!("{} does not run", self.name));

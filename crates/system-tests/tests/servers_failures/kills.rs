@@ -29,7 +29,7 @@ async fn each_service_killed_in_turn_under_load_no_answer_is_worse_than_503_and_
     balanced(&stack, load, &[201, 409, 503]).await;
 }
 
-async fn balanced(stack: &Stack, load: Load, allowed: &[u16]) {
+pub async fn balanced(stack: &Stack, load: Load, allowed: &[u16]) {
     let mut known = load.stop().await;
     only(&known.asked, allowed);
     repeat_keys(stack, &mut known).await;

@@ -5,6 +5,7 @@
 
 mod broker;
 mod clocks;
+mod frozen;
 mod kills;
 mod outages;
 mod pairs;
