@@ -234,14 +234,13 @@ impl Peer {
 
 /// What a failed attempt says, to the caller and of the connection.
 fn judge(status: &Status, attempt: &Attempt) -> Verdict {
-    let in_chain = |is: fn(&(dyn Error + 'static)) -> bool| chain(status).any(is);
     if status.source().is_none() {
         attempt.answered();
         // Only that it cannot now. That it has too much to do must not give it more.
         let cannot_now = Failure::from_status(status).reason == Reason::Unavailable;
         return if cannot_now { Verdict::InDoubt } else { Verdict::Final };
     }
-    if in_chain(|error| error.is::<TimeoutExpired>()) {
+    if chain(status).any(<dyn Error>::is::<TimeoutExpired>) {
         return Verdict::Final;
     }
     if let Some(error) = chain(status).find_map(|error| error.downcast_ref::<h2::Error>()) {
@@ -258,8 +257,8 @@ fn judge(status: &Status, attempt: &Attempt) -> Verdict {
     }
     attempt.lost();
     // No connection was there any more, or it ended before it took the call.
-    let ended = in_chain(|error| error.is::<ConnectError>());
-    let not_taken = in_chain(|error| error.downcast_ref().is_some_and(hyper::Error::is_canceled));
+    let ended = chain(status).any(<dyn Error>::is::<ConnectError>);
+    let not_taken = chain(status).any(|error| error.downcast_ref().is_some_and(hyper::Error::is_canceled));
     if ended || not_taken { Verdict::Unsent } else { Verdict::InDoubt }
 }
 

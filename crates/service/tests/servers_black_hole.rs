@@ -34,7 +34,7 @@ const SLACK: Duration = Duration::from_millis(500);
 const DISCOVERY: Duration = Duration::from_millis(PATIENCE_MS + TRY_TIMEOUT_MS);
 const CALLERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(10);
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 const NEAR: &str = "127.0.0.2";
 const FAR: &str = "127.0.0.3";
@@ -170,11 +170,11 @@ impl Load {
             tokio::spawn(async move {
                 while !stopped.load(Ordering::Relaxed) {
                     let at = Instant::now();
-                    waiting.lock().unwrap()[number] = Some(at);
+                    waiting.lock().expect("whole")[number] = Some(at);
                     let call = Call::new(&*env, Duration::from_secs(5), Token::parse("test").expect("sane"));
                     let answered = serving(&peer, &call, "").await;
-                    asked.lock().unwrap().push(Asked { at, took: at.elapsed(), answered });
-                    waiting.lock().unwrap()[number] = None;
+                    asked.lock().expect("whole").push(Asked { at, took: at.elapsed(), answered });
+                    waiting.lock().expect("whole")[number] = None;
                     tokio::time::sleep(PAUSE).await;
                 }
             })
@@ -187,15 +187,15 @@ impl Load {
     async fn since(&self, from: Instant, during: Duration) -> Calls {
         let end = from + during;
         tokio::time::sleep_until(end.into()).await;
-        while self.waiting.lock().unwrap().iter().flatten().any(|at| *at < end) {
+        while self.waiting.lock().expect("whole").iter().flatten().any(|at| *at < end) {
             tokio::time::sleep(PAUSE).await;
         }
-        let asked = self.asked.lock().unwrap();
+        let asked = self.asked.lock().expect("whole");
         Calls(asked.iter().filter(|one| one.at >= from && one.at < end).copied().collect())
     }
 
     async fn answer_after(&self, from: Instant) {
-        while !self.asked.lock().unwrap().iter().any(|one| one.at >= from && one.answered) {
+        while !self.asked.lock().expect("whole").iter().any(|one| one.at >= from && one.answered) {
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -228,6 +228,7 @@ impl Calls {
     }
 
     #[track_caller]
+    #[expect(clippy::print_stdout, reason = "the test runner shows it")]
     fn none_late(self) -> Self {
         assert!(self.0.len() > CALLERS, "there is no load");
         let late = self.0.iter().map(|one| one.took).max().expect("some");

@@ -17,12 +17,12 @@ pub const KEEPALIVE_INTERVAL_MS: u64 = 5_000;
 /// attempt; this is for what has no other address.
 pub const KEEPALIVE_TIMEOUT_MS: u64 = 5_000;
 
-type Answer<T> = BoxFuture<'static, Result<T, String>>;
+type Answer<T, E = String> = BoxFuture<'static, Result<T, E>>;
 
 /// Where calls go out.
 pub(super) struct Network {
     /// Looks a name and port up.
-    pub resolve: Box<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>,
+    pub resolve: Box<dyn Fn(String, u16) -> Answer<Vec<SocketAddr>, io::Error> + Send + Sync>,
     /// Connects. The peer is told its name, whichever of its addresses is asked.
     pub connect: Box<dyn Fn(SocketAddr, Uri) -> Answer<Channel> + Send + Sync>,
     /// Fails when nothing answers.

@@ -43,7 +43,7 @@ fn retries(outcome: &str) -> String {
 const DOWN: &str = "rpc_client_addresses_down{peer=\"ledger\"}";
 
 fn seen(running: &Running) -> usize {
-    running.ledger.ids.lock().unwrap().len()
+    running.ledger.ids.lock().expect("whole").len()
 }
 
 /// Takes a connection, reads a request and resets it; counts them.
