@@ -38,7 +38,7 @@ pub const PATIENCE_MS: u64 = 500;
 /// Most attempts of a call.
 pub const ATTEMPTS_MAX: usize = 4;
 /// First wait before another attempt after a failure, in milliseconds; it doubles.
-pub const BACKOFF_MS: u64 = 25;
+pub const BACKOFF_MS: u64 = 10;
 /// What may be sent again, of all calls of the last [`BUDGET_WINDOW_S`],
 pub const BUDGET_PERCENT: u32 = 20;
 /// and beside that in each second, for who calls seldom.
@@ -80,6 +80,8 @@ enum Verdict {
     Unsent,
     /// It may have been done.
     InDoubt,
+    /// The peer cannot now. Another one may, but if that cannot either, what they share is down.
+    CannotNow,
 }
 
 impl Peer {
@@ -170,7 +172,7 @@ impl Peer {
                 made.push(attempt);
             }
             let answered = self.env.timeout(patience, under_way.next()).await;
-            let may_go_on = made.len() < ATTEMPTS_MAX;
+            let mut may_go_on = made.len() < ATTEMPTS_MAX;
             let Ok(answered) = answered else {
                 made.iter().filter(|attempt| attempt.under_way).for_each(Attempt::doubt);
                 if may_go_on && repeat == Repeat::Safe {
@@ -190,7 +192,11 @@ impl Peer {
             let outcome = match judge(&status, &made[number]) {
                 Verdict::Unsent => Outcome::unsent,
                 Verdict::InDoubt if repeat == Repeat::Safe => Outcome::failed,
-                Verdict::InDoubt | Verdict::Final => return Err(status),
+                Verdict::CannotNow if repeat == Repeat::Safe => {
+                    may_go_on &= self.addresses.has_other(&made);
+                    Outcome::failed
+                }
+                Verdict::InDoubt | Verdict::CannotNow | Verdict::Final => return Err(status),
             };
             let others = made.iter().any(|attempt| attempt.under_way);
             if !may_go_on || !self.may_repeat(outcome) {
@@ -238,7 +244,7 @@ fn judge(status: &Status, attempt: &Attempt) -> Verdict {
         attempt.answered();
         // Only that it cannot now. That it has too much to do must not give it more.
         let cannot_now = Failure::from_status(status).reason == Reason::Unavailable;
-        return if cannot_now { Verdict::InDoubt } else { Verdict::Final };
+        return if cannot_now { Verdict::CannotNow } else { Verdict::Final };
     }
     if chain(status).any(<dyn Error>::is::<TimeoutExpired>) {
         return Verdict::Final;

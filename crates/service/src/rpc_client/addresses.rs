@@ -146,6 +146,12 @@ impl Addresses {
         again
     }
 
+    /// Whether a good connection leads elsewhere than all attempts.
+    pub fn has_other(&self, made: &[Attempt]) -> bool {
+        let elsewhere = |address: &&Arc<Address>| !made.iter().any(|one| Arc::ptr_eq(&one.address, address));
+        self.list().iter().filter(elsewhere).any(|address| address.good().is_some())
+    }
+
     fn list(&self) -> Arc<[Arc<Address>]> {
         Arc::clone(&lock(&self.known).list)
     }
