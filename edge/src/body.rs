@@ -1,6 +1,12 @@
 //! The request's body: one JSON object, read within limits, with every member accounted for.
 
-use std::{collections::HashSet, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    convert::Infallible,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::body::{Body, Bytes};
 use contracts::{
@@ -11,12 +17,15 @@ use http::{HeaderMap, header::EXPECT};
 use http_body_util::BodyExt;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
-use service::{call::Call, environment::Env};
+use service::{call::Call, environment::TimedOut};
+use tokio::sync::oneshot;
 
 use crate::{
     fields::{BadFields, Place},
+    front::Context,
     headers,
     problem::Problem,
+    routes::Edge,
 };
 
 /// Largest body that is read, in bytes.
@@ -27,18 +36,33 @@ const BODY_DRAIN_BYTES_MAX: usize = 1024 * 1024;
 /// How long that may take.
 const BODY_DRAIN_TIMEOUT_MS: u64 = 2_000;
 
+/// Bodies that are being read at a time, by all requests.
+pub const BODIES_MAX: usize = 1024;
+
 /// Reads a JSON object, or says why it is none: 408, 413, 415 or 400.
-pub async fn object(env: &Env, call: &Call, headers: &HeaderMap, body: Body) -> Result<Object, Problem> {
+pub async fn object(edge: &Edge, context: &Context, headers: &HeaderMap, body: Body) -> Result<Object, Problem> {
     let media_type = headers::json(headers);
     // Read in any case: a client that is still sending does not read the answer.
-    let bytes = read(env, call, headers.contains_key(EXPECT), body).await;
+    let reading = read(edge, &context.call, headers.contains_key(EXPECT), body);
+    let bytes = match &context.place {
+        Some(place) => place.leave_for(reading).await?,
+        None => reading.await,
+    };
     media_type?;
     Object::parse(&bytes?)
 }
 
-async fn read(env: &Env, call: &Call, expects: bool, mut body: Body) -> Result<Vec<u8>, Problem> {
-    match env.timeout(call.remaining(&**env), collect(&mut body)).await {
-        Err(_) => Err(Problem::of(Reason::RequestTimeout)),
+async fn read(edge: &Edge, call: &Call, expects: bool, mut body: Body) -> Result<Vec<u8>, Problem> {
+    let env = &edge.env;
+    let (_place, displaced) = edge.bodies.enter();
+    let collected = env.timeout(call.remaining(&**env), collect(&mut body));
+    let collected = tokio::select! {
+        biased;
+        collected = collected => collected,
+        _ = displaced => Err(TimedOut),
+    };
+    match collected {
+        Err(TimedOut) => Err(Problem::of(Reason::RequestTimeout)),
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(failure)) => {
             // A client that waits for "100 Continue" has sent nothing yet, and need not.
@@ -49,6 +73,48 @@ async fn read(env: &Env, call: &Call, expects: bool, mut body: Body) -> Result<V
             }
             Err(failure.into())
         }
+    }
+}
+
+/// The bodies that are being read. Who sends slowly holds no place among the writes, but one here; when all of them are
+/// taken, the next body takes that of the one that has been read for the longest.
+#[derive(Default)]
+pub struct Bodies(Mutex<Reading>);
+
+#[derive(Default)]
+struct Reading {
+    next: u64,
+    /// Dropped to displace.
+    bodies: BTreeMap<u64, oneshot::Sender<Infallible>>,
+}
+
+impl Bodies {
+    /// A place, and what resolves when it is lost.
+    fn enter(&self) -> (impl Drop, oneshot::Receiver<Infallible>) {
+        let (sender, displaced) = oneshot::channel();
+        let mut reading = self.reading();
+        if reading.bodies.len() >= BODIES_MAX {
+            reading.bodies.pop_first();
+        }
+        let number = reading.next;
+        reading.next += 1;
+        reading.bodies.insert(number, sender);
+        (BodyPlace { bodies: self, number }, displaced)
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct BodyPlace<'a> {
+    bodies: &'a Bodies,
+    number: u64,
+}
+
+impl Drop for BodyPlace<'_> {
+    fn drop(&mut self) {
+        self.bodies.reading().bodies.remove(&self.number);
     }
 }
 

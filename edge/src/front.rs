@@ -1,4 +1,4 @@
-//! What happens around every request, whether its path is served or not: ids, the deadline, the bound on requests in
+//! What happens around every request, whether its path is served or not: ids, the deadline, a place among those in
 //! flight, span, metrics, the access log, and the bodies of all problems.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -17,6 +17,7 @@ use http::{
 use service::{
     call::Call,
     http::{OTHER, method_label},
+    server::UnderWay,
     telemetry::{TRACEPARENT, continue_trace},
 };
 use tracing::{Instrument, Span, field::Empty};
@@ -25,15 +26,13 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use crate::{
     headers::{self, X_ATTEMPT_ID, X_REQUEST_ID},
     path,
+    place::Place,
     problem::Problem,
     routes::{HEALTHZ, READYZ, Shared},
 };
 
 /// Time for a request, from its head to its answer. Travels with every call that it causes.
 pub const REQUEST_TIMEOUT_MS: u64 = 5_000;
-/// Requests under way at a time. More are refused at once: waiting in a queue would eat their deadline. Half of what a
-/// service takes on, so that the services can still ask each other.
-pub const REQUESTS_IN_FLIGHT_MAX: usize = 2048;
 
 /// What handlers know of a request besides the request itself.
 #[derive(Debug, Clone)]
@@ -42,6 +41,8 @@ pub struct Context {
     pub call: Call,
     /// Names the attempt; a repeat by a gateway has the same.
     pub attempt_id: Token,
+    /// Its place among those under way. `None` for what asks after health: that is told even when there is none.
+    pub place: Option<Place>,
 }
 
 /// The middleware. Every request is served in a task of its own: a client that hangs up must not cancel the calls of its
@@ -78,12 +79,15 @@ async fn serve(edge: Shared, request: Request, next: Next) -> Response {
 }
 
 async fn answer(edge: &Shared, mut request: Request, next: Next, route: Option<&str>, request_id: &Token) -> Response {
-    // Whether the process lives is told even when it is full.
-    let permit = match route {
+    let under_way = request.extensions_mut().remove::<UnderWay>();
+    if under_way.as_ref().is_some_and(UnderWay::is_one_too_many) {
+        return Problem::of(Reason::Overloaded).into_response();
+    }
+    let place = match route {
         Some(HEALTHZ | READYZ) => None,
-        _ => match edge.in_flight.try_acquire() {
-            Ok(permit) => Some(permit),
-            Err(_) => return Problem::of(Reason::Overloaded).into_response(),
+        _ => match edge.room.take(request.method(), route) {
+            Ok(place) => Some(place),
+            Err(problem) => return problem.into_response(),
         },
     };
     if let Err(problem) = path::check(request.uri()) {
@@ -92,9 +96,9 @@ async fn answer(edge: &Shared, mut request: Request, next: Next, route: Option<&
     let timeout = Duration::from_millis(REQUEST_TIMEOUT_MS);
     let call = Call::new(&*edge.env, timeout, request_id.clone());
     let attempt_id = headers::token(request.headers(), X_ATTEMPT_ID).unwrap_or_else(|| edge.env.uuid().into());
-    request.extensions_mut().insert(Context { call, attempt_id });
+    request.extensions_mut().insert(Context { call, attempt_id, place: place.clone() });
     let response = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    drop(permit);
+    drop((place, under_way));
     // What it said is logged by the panic hook.
     response.unwrap_or_else(|_| Problem::from(Failure::internal("the handler panicked")).into_response())
 }

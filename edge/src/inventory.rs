@@ -38,7 +38,7 @@ pub async fn reserve(
     let (parts, body) = request.into_parts();
     let mut bad = BadFields::default();
     query::none(&parts.uri, &mut bad);
-    let mut body = body::object(&edge.env, &context.call, &parts.headers, body).await?;
+    let mut body = body::object(&edge, &context, &parts.headers, body).await?;
     let (item, quantity) = (body.item(&mut bad), body.quantity(&mut bad));
     let ttl = body.optional("ttl_seconds", &mut bad, |value| Ttl::parse_seconds(body::integer(&value)?));
     let id = body.optional("reservation_id", &mut bad, |value| ReservationId::parse_client(&body::text(value)?));
@@ -150,7 +150,7 @@ pub async fn restock(
     let mut bad = BadFields::default();
     query::none(&parts.uri, &mut bad);
     let item = item(&parts.uri, &mut bad)?;
-    let mut body = body::object(&edge.env, &context.call, &parts.headers, body).await?;
+    let mut body = body::object(&edge, &context, &parts.headers, body).await?;
     let id = body.required("id", &mut bad, |value| ReservationId::parse(&body::text(value)?));
     let quantity = body.quantity(&mut bad);
     body.finish(&mut bad);

@@ -73,7 +73,7 @@ pub async fn create(
     let mut bad = BadFields::default();
     query::none(&parts.uri, &mut bad);
     let key = headers::idempotency_key(&parts.headers, &mut bad);
-    let mut body = body::object(&edge.env, &context.call, &parts.headers, body).await?;
+    let mut body = body::object(&edge, &context, &parts.headers, body).await?;
     let (item, quantity) = (body.item(&mut bad), body.quantity(&mut bad));
     let reservation =
         body.optional("reservation_id", &mut bad, |value| ReservationId::parse_client(&body::text(value)?));

@@ -4,14 +4,8 @@ use std::sync::Arc;
 
 use axum::{Router, middleware};
 use service::{admin::HealthCheck, environment::Env, http::HttpMetrics, rpc_client::Peer};
-use tokio::sync::Semaphore;
 
-use crate::{
-    front::{self, REQUESTS_IN_FLIGHT_MAX},
-    health,
-    operations::OPERATIONS,
-    problem,
-};
+use crate::{body::Bodies, front, health, operations::OPERATIONS, place::Room, problem};
 
 /// Whether the process takes requests: false before it is set up and once it drains.
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -21,6 +15,9 @@ pub const HEALTHZ: &str = "/healthz";
 /// Asks whether an order can be placed.
 pub const READYZ: &str = "/readyz";
 
+/// Places an order, and lists them.
+pub const ORDERS: &str = "/orders";
+
 /// What every handler works with.
 pub(crate) struct Edge {
     pub env: Env,
@@ -28,7 +25,8 @@ pub(crate) struct Edge {
     pub inventory: Peer,
     pub metrics: HttpMetrics,
     pub health: HealthCheck,
-    pub in_flight: Semaphore,
+    pub room: Room,
+    pub bodies: Bodies,
 }
 
 pub(crate) type Shared = Arc<Edge>;
@@ -36,8 +34,8 @@ pub(crate) type Shared = Arc<Edge>;
 /// Everything of the edge that listens. `orders` and `inventory` are asked over gRPC.
 pub fn router(env: Env, orders: Peer, inventory: Peer, metrics: HttpMetrics, ready: Ready) -> Router {
     let health = health::health_check(Arc::clone(&env), orders.clone(), inventory.clone(), ready);
-    let in_flight = Semaphore::new(REQUESTS_IN_FLIGHT_MAX);
-    let edge = Arc::new(Edge { env, orders, inventory, metrics, health, in_flight });
+    let (room, bodies) = (Room::default(), Bodies::default());
+    let edge = Arc::new(Edge { env, orders, inventory, metrics, health, room, bodies });
     let routes = OPERATIONS.iter().fold(Router::new(), |routes, operation| {
         let method = operation.method.clone().try_into().expect("axum routes every method of the table");
         routes.route(operation.path, (operation.handler)(method))
@@ -53,8 +51,10 @@ fn behind_front(routes: Router<Shared>, edge: Shared) -> Router {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-    use http::{Request, Response, StatusCode, header::RETRY_AFTER};
+    use std::task::Poll;
+
+    use axum::{body::Body, routing::any};
+    use http::{Method, Request, Response, StatusCode, header::RETRY_AFTER};
     use http_body_util::BodyExt;
     use serde_json::Value;
     use service::environment::RealEnvironment;
@@ -64,29 +64,35 @@ mod tests {
 
     use super::*;
 
-    /// An edge that takes so many requests at a time, with one route more, and peers that are never asked.
-    async fn get(path: &str, in_flight_max: usize) -> (Response<()>, Value) {
+    /// An edge with so much room for each kind, with some routes of its own, and peers that are never asked.
+    fn edge(room: usize) -> Router {
         let env: Env = Arc::new(RealEnvironment::new(tokio_util::task::TaskTracker::new()));
         let url = ["http://127.0.0.1:1".parse().expect("valid")];
         let peer = Peer::new("nobody", &url, Arc::clone(&env), &RpcClientMetrics::default()).expect("valid");
         let metrics = HttpMetrics::register(&mut prometheus_client::registry::Registry::default());
         let health = health::health_check(Arc::clone(&env), peer.clone(), peer.clone(), Arc::new(|| true));
-        let (orders, in_flight) = (peer.clone(), Semaphore::new(in_flight_max));
-        let edge = Arc::new(Edge { env, orders, inventory: peer, metrics, health, in_flight });
+        let (orders, room, bodies) = (peer.clone(), Room::new(room, room, room), Bodies::default());
+        let edge = Arc::new(Edge { env, orders, inventory: peer, metrics, health, room, bodies });
         let routes = Router::new()
-            .route("/panic", axum::routing::get(async || -> StatusCode { panic!("secret of the inside") }))
-            .route(HEALTHZ, axum::routing::get(health::live))
+            .route("/panic", get(async || -> StatusCode { panic!("secret of the inside") }))
+            .route("/hang", any(hang))
+            .route(ORDERS, any(hang))
+            .route(HEALTHZ, get(health::live))
             .fallback(problem::not_found);
-        let request = Request::get(path).body(Body::empty()).expect("valid");
-        let response = behind_front(routes, edge).oneshot(request).await.expect("infallible");
+        behind_front(routes, edge)
+    }
+
+    async fn ask(edge: &Router, method: Method, path: &str) -> (Response<()>, Value) {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("valid");
+        let response = edge.clone().oneshot(request).await.expect("infallible");
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("whole").to_bytes();
-        (Response::from_parts(parts, ()), serde_json::from_slice(&body).expect("JSON"))
+        (Response::from_parts(parts, ()), serde_json::from_slice(&body).unwrap_or_default())
     }
 
     #[tokio::test]
     async fn a_panic_is_an_internal_error_that_tells_nothing() {
-        let (response, body) = get("/panic", 1).await;
+        let (response, body) = ask(&edge(1), Method::GET, "/panic").await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(body["reason"], "INTERNAL");
         assert!(!body.to_string().contains("secret"), "{body}");
@@ -95,11 +101,53 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_edge_refuses_at_once_but_still_says_that_it_lives() {
-        let (response, body) = get("/nothing", 0).await;
+        let full = edge(0);
+        let (response, body) = ask(&full, Method::GET, "/nothing").await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(body["reason"], "OVERLOADED");
         assert_eq!(response.headers()[RETRY_AFTER], "1");
-        assert_eq!(get(HEALTHZ, 0).await.0.status(), StatusCode::OK);
-        assert_eq!(get("/nothing", 1).await.0.status(), StatusCode::NOT_FOUND);
+        assert_eq!(ask(&full, Method::GET, HEALTHZ).await.0.status(), StatusCode::OK);
+        assert_eq!(ask(&edge(1), Method::GET, "/nothing").await.0.status(), StatusCode::NOT_FOUND);
+    }
+
+    async fn hang() -> StatusCode {
+        std::future::pending().await
+    }
+
+    #[tokio::test]
+    async fn no_kind_of_request_takes_another_one_s_room() {
+        const ROOM: usize = 3;
+        let kinds = [
+            [(Method::GET, "/hang"), (Method::HEAD, "/nothing")],
+            [(Method::GET, ORDERS), (Method::HEAD, ORDERS)],
+            [(Method::POST, ORDERS), (Method::DELETE, "/nothing")],
+        ];
+        for kind in &kinds {
+            let (edge, (method, path)) = (edge(ROOM), &kind[0]);
+            let mut hanging = Vec::new();
+            for _ in 0..ROOM {
+                let mut asking = Box::pin(ask(&edge, method.clone(), path));
+                assert!(settled(&mut asking).await.is_none());
+                hanging.push(asking);
+            }
+            for other in &kinds {
+                for (method, path) in other {
+                    let answer = settled(&mut Box::pin(ask(&edge, method.clone(), path))).await;
+                    let refused = answer.is_some_and(|(answer, _)| answer.status() == StatusCode::SERVICE_UNAVAILABLE);
+                    assert_eq!(refused, other == kind, "{method} {path}");
+                }
+            }
+        }
+    }
+
+    /// What it ends with, if it ends by itself. The work of a request has a task of its own, which has to run too.
+    async fn settled<T>(asking: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+        for _ in 0..10 {
+            if let Poll::Ready(done) = futures::poll!(&mut *asking) {
+                return Some(done);
+            }
+            tokio::task::yield_now().await;
+        }
+        None
     }
 }

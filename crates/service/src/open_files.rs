@@ -10,3 +10,9 @@ pub fn raise_limit() {
     // Where even this is forbidden, the limit stays as it was.
     let _ = setrlimit(Resource::Nofile, limit);
 }
+
+/// How many the process may have open now.
+pub fn limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}

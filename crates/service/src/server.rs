@@ -5,24 +5,35 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use axum::Router;
 use futures::future::BoxFuture;
 use http::Request;
+use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use crate::environment::Env;
+use crate::{environment::Env, open_files};
 
-/// Connections that a server holds at a time, unless told otherwise. More wait in the kernel's queue.
-pub const CONNECTIONS_MAX: usize = 4096;
-/// Length of that queue. The usual 128 is full within a burst of clients; who finds it so gets no answer for a second.
+mod connections;
+mod turns;
+
+pub use connections::{LEAVE_TIMEOUT_MS, UnderWay};
+pub use turns::TURN_BYTES;
+
+use connections::{Connection, Connections};
+use turns::Turns;
+
+/// Connections that a server holds at a time, unless told otherwise, or unless that is more than three quarters of the
+/// files that the process may open. The next one takes the place of the one that has been idle for the longest.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Connections that wait to be accepted. The usual 128 is full within a burst of clients; who finds it so gets no answer
+/// for a second.
 pub const ACCEPT_QUEUE_MAX: u32 = 4096;
 /// Requests under way on one HTTP/2 connection of a stranger.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 128;
@@ -31,6 +42,20 @@ pub const STREAMS_PER_CONNECTION_MAX: u32 = 128;
 pub const CALLS_PER_CONNECTION_MAX: u32 = 2560;
 /// Requests that a stranger may cancel before they are begun; then its connection is closed.
 pub const CANCELS_MAX: usize = 20;
+/// Requests that a stranger may abandon once they are begun, as long as most are not; then its connection is closed.
+pub const ABANDONED_MAX: usize = 100;
+/// Bytes that a stranger may send on a connection, or on one of its streams, before they are read. A body fits.
+pub const WINDOW_BYTES: u32 = 64 * 1024;
+/// The same between services: a large message fits.
+pub const INTERNAL_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Time for a client to read what it is sent; then its connection is closed.
+pub const ANSWER_READ_TIMEOUT_MS: u64 = 10_000;
+/// Answers in memory that have not been read. When there are more, the connection of the oldest is closed.
+pub const UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Time without a request after which a stranger's connection is closed. HTTP/1 has less, that for the next head.
+pub const IDLE_TIMEOUT_MS: u64 = 60_000;
+/// How often connections are looked through for those to close.
+pub const SWEEP_PAUSE_MS: u64 = 500;
 /// Time for a client to send the head of its (next) HTTP/1 request, or to show which HTTP it speaks.
 pub const HEADER_READ_TIMEOUT_MS: u64 = 10_000;
 /// Size of a request's head.
@@ -96,15 +121,31 @@ pub struct Limits {
     pub streams_per_connection_max: u32,
     /// Requests cancelled before they are begun, on one HTTP/2 connection.
     pub cancels_max: usize,
+    /// Requests abandoned once they are begun, unless most are not.
+    pub abandoned_max: usize,
+    /// Bytes on their way to the server, on a connection or one of its streams.
+    pub window_bytes: u32,
     /// Time for the head of an HTTP/1 request.
     pub header_read_timeout: Duration,
+    /// Time without a request.
+    pub idle_timeout: Duration,
+    /// Time for a client to read an answer.
+    pub answer_read_timeout: Duration,
+    /// Answers in memory that have not been read.
+    pub unread_bytes_max: usize,
 }
 
 impl Limits {
     /// Between services, where one connection carries the calls of many clients: it must not end because deadlines pass.
     pub fn internal() -> Self {
-        let streams_per_connection_max = CALLS_PER_CONNECTION_MAX;
-        Self { streams_per_connection_max, cancels_max: streams_per_connection_max as usize, ..Self::default() }
+        Self {
+            streams_per_connection_max: CALLS_PER_CONNECTION_MAX,
+            cancels_max: CALLS_PER_CONNECTION_MAX as usize,
+            abandoned_max: usize::MAX,
+            window_bytes: INTERNAL_WINDOW_BYTES,
+            idle_timeout: Duration::MAX,
+            ..Self::default()
+        }
     }
 }
 
@@ -115,7 +156,12 @@ impl Default for Limits {
             connections_max: CONNECTIONS_MAX,
             streams_per_connection_max: STREAMS_PER_CONNECTION_MAX,
             cancels_max: CANCELS_MAX,
+            abandoned_max: ABANDONED_MAX,
+            window_bytes: WINDOW_BYTES,
             header_read_timeout: Duration::from_millis(HEADER_READ_TIMEOUT_MS),
+            idle_timeout: Duration::from_millis(IDLE_TIMEOUT_MS),
+            answer_read_timeout: Duration::from_millis(ANSWER_READ_TIMEOUT_MS),
+            unread_bytes_max: UNREAD_BYTES_MAX,
         }
     }
 }
@@ -126,81 +172,94 @@ pub struct Draining(pub CancellationToken);
 
 /// Serves until `drain` is cancelled, then takes no connections but those that wait already, tells clients to go away,
 /// finishes the requests under way, and returns. How long that may take is for the caller to bound.
-pub async fn serve(listener: Listener, router: Router, limits: Limits, env: Env, drain: CancellationToken) {
-    let room = Arc::new(Semaphore::new(limits.connections_max));
+pub async fn serve(listener: Listener, router: Router, mut limits: Limits, env: Env, drain: CancellationToken) {
+    // The process has to open other files too.
+    limits.connections_max = limits.connections_max.min(open_files::limit() / 4 * 3);
     let protocol = protocol(&limits, &env);
     let (http1, http2) = (protocol.clone().http1_only(), protocol.http2_only());
-    let connections = Arc::new(Connections { http1, http2, router, limits, env, drain });
-    let start = |(stream, permit)| {
-        let task = Arc::clone(&connections).run(stream, permit);
-        connections.env.start(Box::pin(task));
+    let connections = Connections::new(Arc::clone(&env), limits.clone(), drain.clone());
+    let server = Arc::new(Server { http1, http2, router, limits, env, drain, connections });
+    let open = TaskTracker::new();
+    let sweeping = async {
+        loop {
+            server.env.sleep(Duration::from_millis(SWEEP_PAUSE_MS)).await;
+            server.connections.sweep();
+        }
     };
-    while let Some(taken) = next(&listener.socket, &room, &connections).await {
-        start(taken);
+    let mut sweeping = std::pin::pin!(sweeping);
+    tokio::select! {
+        biased;
+        () = server.drain.cancelled() => {}
+        () = server.accept(&listener.socket, &open) => {}
+        () = &mut sweeping => {}
     }
-    waiting(listener.socket, &room).into_iter().for_each(start);
-    // They have ended once nobody has a permit.
-    let all = u32::try_from(connections.limits.connections_max).unwrap_or(u32::MAX);
-    let _ = room.acquire_many(all).await;
+    waiting(listener.socket).for_each(|stream| server.start(stream, &open));
+    open.close();
+    // Clients that do not read their last answers hold nothing up.
+    tokio::select! { biased; () = open.wait() => {} () = &mut sweeping => {} }
 }
 
 /// The connections that the kernel has taken for the server. They would be reset with the socket, which is closed here.
-fn waiting(socket: TcpListener, room: &Arc<Semaphore>) -> Vec<(TcpStream, OwnedSemaphorePermit)> {
+fn waiting(socket: TcpListener) -> impl Iterator<Item = TcpStream> {
     // Asked directly: tokio would wait for the next event, although there may be more than it knows.
-    let Ok(socket) = socket.into_std() else { return Vec::new() };
-    let accept = || {
-        let permit = Arc::clone(room).try_acquire_owned().ok()?;
-        let (stream, _) = socket.accept().ok()?;
+    let socket = socket.into_std().ok();
+    std::iter::from_fn(move || {
+        let (stream, _) = socket.as_ref()?.accept().ok()?;
         stream.set_nonblocking(true).ok()?;
-        Some((TcpStream::from_std(stream).ok()?, permit))
-    };
-    std::iter::from_fn(accept).collect()
+        TcpStream::from_std(stream).ok()
+    })
 }
 
 /// What all connections of a server share.
-struct Connections {
+struct Server {
     http1: auto::Builder<Tasks>,
     http2: auto::Builder<Tasks>,
     router: Router,
     limits: Limits,
     env: Env,
     drain: CancellationToken,
+    connections: Arc<Connections>,
 }
 
-/// The next connection, once there is room for it. `None` when draining.
-async fn next(
-    socket: &TcpListener,
-    room: &Arc<Semaphore>,
-    connections: &Connections,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let accept = async {
-        let permit = Arc::clone(room).acquire_owned().await.expect("it is never closed");
+impl Server {
+    async fn accept(self: &Arc<Self>, socket: &TcpListener, open: &TaskTracker) {
         loop {
             match socket.accept().await {
-                Ok((stream, _)) => return (stream, permit),
+                Ok((stream, _)) => self.start(stream, open),
                 Err(e) => {
                     tracing::warn!(error = %e, "accept failed");
-                    connections.env.sleep(Duration::from_millis(ACCEPT_BACKOFF_MS)).await;
+                    self.connections.make_room();
+                    self.env.sleep(Duration::from_millis(ACCEPT_BACKOFF_MS)).await;
                 }
             }
         }
-    };
-    tokio::select! {
-        biased;
-        () = connections.drain.cancelled() => None,
-        accepted = accept => Some(accepted),
     }
-}
 
-impl Connections {
-    async fn run(self: Arc<Self>, mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    fn start(self: &Arc<Self>, stream: TcpStream, open: &TaskTracker) {
+        // All are at work: whoever comes now is closed at once, and can try elsewhere.
+        let Some(connection) = self.connections.open() else { return };
+        let server = Arc::clone(self);
+        let task = async move {
+            tokio::select! {
+                biased;
+                () = connection.cut().cancelled() => tracing::debug!("connection cut"),
+                () = server.run(stream, &connection) => {}
+            }
+        };
+        self.env.start(Box::pin(open.track_future(task)));
+    }
+
+    async fn run(&self, mut stream: TcpStream, connection: &Arc<Connection>) {
         // Answers are written whole: waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
+        // What the kernel cannot get rid of, it does not keep for long either.
+        let unread_ms = u32::try_from(self.limits.answer_read_timeout.as_millis()).unwrap_or(u32::MAX);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, unread_ms);
         let Some(start) = self.first_bytes(&mut stream).await else { return };
         let protocol = if start == HTTP2_PREFACE { &self.http2 } else { &self.http1 };
         let (reading, writing) = stream.into_split();
-        let io = tokio::io::join(io::Cursor::new(start).chain(reading), writing);
-        self.speak(protocol, io).await;
+        let io = tokio::io::join(io::Cursor::new(start).chain(Turns::new(reading)), writing);
+        self.speak(protocol, io, connection).await;
     }
 
     /// Enough of what the client sends to know whether it speaks HTTP/2. hyper would wait for it without a limit.
@@ -227,22 +286,32 @@ impl Connections {
         }
     }
 
-    async fn speak<T>(&self, protocol: &auto::Builder<Tasks>, io: T)
+    async fn speak<T>(&self, protocol: &auto::Builder<Tasks>, io: T, connection: &Arc<Connection>)
     where
-        T: tokio::io::AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let answer = service_fn(|mut request: Request<Incoming>| {
+            let under_way = connection.begin();
             request.extensions_mut().insert(Draining(self.drain.clone()));
-            self.router.clone().oneshot(request)
+            request.extensions_mut().insert(under_way.clone());
+            let answer = self.router.clone().oneshot(request);
+            async move {
+                let unanswered = under_way.unanswered();
+                let answer = answer.await;
+                unanswered.answered();
+                answer.map(|answer| {
+                    answer.map(|body| body.map_frame(move |frame| frame.map_data(|bytes| under_way.unread(bytes))))
+                })
+            }
         });
-        let mut connection = std::pin::pin!(protocol.serve_connection(TokioIo::new(io), answer));
+        let mut serving = std::pin::pin!(protocol.serve_connection(TokioIo::new(io), answer));
         let ended = tokio::select! {
             biased;
             // First, because hyper answers nothing that it has not begun to read when it is told to end.
-            ended = connection.as_mut() => ended,
-            () = self.drain.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+            ended = serving.as_mut() => ended,
+            () = connection.leave.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
             }
         };
         if let Err(e) = ended {
@@ -264,6 +333,8 @@ fn protocol(limits: &Limits, env: &Env) -> auto::Builder<Tasks> {
         .keep_alive_interval(Duration::from_millis(KEEPALIVE_INTERVAL_MS))
         .keep_alive_timeout(Duration::from_millis(KEEPALIVE_TIMEOUT_MS))
         .max_header_list_size(HEADER_BYTES_MAX)
+        .initial_stream_window_size(limits.window_bytes)
+        .initial_connection_window_size(limits.window_bytes)
         .max_pending_accept_reset_streams(limits.cancels_max)
         .max_concurrent_streams(limits.streams_per_connection_max);
     builder

@@ -35,7 +35,12 @@ pub struct Edge {
 impl Edge {
     /// Starts one that asks this system's services.
     pub async fn start(system: &System) -> Self {
-        let services = [("ORDER_URL", system.url("order gRPC")), ("INVENTORY_URL", system.url("inventory gRPC"))];
+        Self::start_between(system.url("order gRPC"), system.url("inventory gRPC")).await
+    }
+
+    /// Starts one that asks these services.
+    pub async fn start_between(order_url: String, inventory_url: String) -> Self {
+        let services = [("ORDER_URL", order_url), ("INVENTORY_URL", inventory_url)];
         let port = Port::claim();
         let child = spawn(&port, &services).await;
         Self { child, port, services }
@@ -44,6 +49,11 @@ impl Edge {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         local(&self.port)
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id().expect("it runs")
     }
 
     /// SIGKILL.

@@ -4,7 +4,7 @@
 //!
 //! - [`System`]: the process, on free ports and a data directory of its own
 //! - [`Client`], [`Answer`]: HTTP
-//! - [`raw`]: HTTP as bytes, as no client library would send it
+//! - [`raw`]: HTTP as bytes, as no client library would send it; [`frames`]: the same for HTTP/2
 //! - [`gateway`]: NGINX, and edges as processes of their own behind it
 //! - [`books`]: whether everything adds up
 //! - [`collector`]: takes traces
@@ -15,6 +15,7 @@
 pub mod books;
 mod client;
 pub mod collector;
+pub mod frames;
 pub mod gateway;
 pub mod holds;
 pub mod raw;

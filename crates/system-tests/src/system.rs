@@ -67,6 +67,11 @@ impl System {
         self.data.path()
     }
 
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// SIGKILL.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("it can be killed");
@@ -113,6 +118,13 @@ pub(crate) async fn metric(admin: SocketAddr, name: &str) -> f64 {
         value.parse().expect("a number")
     };
     text.lines().filter(of_name).map(value).sum()
+}
+
+/// What a process has in memory, in MiB: `VmRSS` now, `VmHWM` at most so far.
+pub fn memory_mib(process: u32, line: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')).expect("Linux");
+    value.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
 }
 
 /// Sends a signal to a process, or with a minus before the id to its group. The shell's own kill: small systems have no

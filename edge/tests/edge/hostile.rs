@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use contracts::Reason;
+use edge::BODIES_MAX;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -245,4 +246,23 @@ async fn a_connection_serves_one_request_after_the_other() {
         stream.write_all(&json(body.as_bytes())).await.expect("sent");
         assert_eq!(read_answer(&mut stream, false).await.status, status);
     }
+}
+
+#[tokio::test]
+async fn bodies_that_are_sent_slowly_stand_in_nobody_s_way() {
+    service::open_files::raise_limit();
+    let system = System::start().await;
+    let lines = "Content-Type: application/json\r\nContent-Length: 31\r\n";
+    let mut slow = Vec::new();
+    for _ in 0..BODIES_MAX {
+        let mut stream = TcpStream::connect(system.addr).await.expect("it listens");
+        stream.write_all(&post("/orders", lines, b"{")).await.expect("sent");
+        slow.push(stream);
+    }
+    let since = Instant::now();
+    assert_eq!(system.send(json(ONE.as_bytes())).await.status, 201);
+    // Somebody had to make room, before its time.
+    let first = futures::future::select_all(slow.iter_mut().map(|stream| Box::pin(read_answer(stream, false))));
+    first.await.0.problem(Reason::RequestTimeout);
+    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
 }

@@ -51,7 +51,9 @@ pub use connect::{
     IDLE_IN_TRANSACTION_MAX_MS, InvalidUrl, LOCK_WAIT_MAX_MS, PostgresUrl, SERVER_VERSION_MIN, STATEMENT_MAX_MS,
 };
 pub use outbox::OUTBOX_HOLD_MAX_MS;
-pub use pool::{CONNECT_MAX_MS, CONNECT_WAIT_MAX_MS, CONNECTIONS_MAX, PROBE_PAUSE_MS, SLOT_WAIT_MAX_MS};
+pub use pool::{
+    CONNECT_MAX_MS, CONNECT_WAIT_MAX_MS, CONNECTIONS_MAX, PROBE_PAUSE_MS, READ_CONNECTIONS_MAX, SLOT_WAIT_MAX_MS,
+};
 pub use schema::{APPLICATION_ROLE, PrepareError};
 
 /// How long a call may take once it has a connection, in milliseconds, wherever it hangs: more than two waits for a lock
@@ -147,11 +149,11 @@ impl Ledger for PostgresLedger {
     }
 
     async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
-        self.call(|session| self.read_order(session, id)).await
+        self.pool.read(CALL_MAX_MS, |session| self.read_order(session, id)).await
     }
 
     async fn orders(&self, query: &ListQuery) -> Result<Vec<Order>, LedgerError> {
-        self.call(|session| self.read_page(session, query)).await
+        self.pool.read(CALL_MAX_MS, |session| self.read_page(session, query)).await
     }
 
     async fn open_stock(&self, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, LedgerError> {

@@ -50,8 +50,10 @@ mod plans;
 mod reads;
 mod verdicts;
 
-/// Connections that read.
-pub const READERS_MAX: u32 = 4;
+/// Connections that read what the protocol asks for: keys, counts.
+pub const READERS_MAX: u32 = 2;
+/// Connections that read orders for clients. However many do, the protocol does not wait for them.
+pub const CLIENT_READERS_MAX: u32 = 4;
 /// Longest wait for a connection, in milliseconds.
 pub const CONNECTION_WAIT_MAX_MS: u64 = 5_000;
 /// Longest wait for a lock that another process holds on the file, in milliseconds.
@@ -67,6 +69,7 @@ pub struct SqliteLedger {
     env: Env,
     writer: SqlitePool,
     readers: SqlitePool,
+    client_readers: SqlitePool,
     in_hand: outbox::InHand,
     /// Whether the last commit failed. Then a ping has to write: reading goes on when the disk is full.
     failing: AtomicBool,
@@ -89,13 +92,17 @@ impl SqliteLedger {
         let cached = options.clone().pragma("cache_size", format!("-{PAGE_CACHE_MAX_KIB}"));
         let writer = pool(1).connect_with(cached).await?;
         sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(|e| LedgerError::Store(Box::new(e)))?;
-        let readers = pool(READERS_MAX).connect_with(options.read_only(true)).await?;
-        Ok(Arc::new(Self { env, writer, readers, in_hand: outbox::InHand::default(), failing: AtomicBool::new(false) }))
+        let options = options.read_only(true);
+        let readers = pool(READERS_MAX).connect_with(options.clone()).await?;
+        let client_readers = pool(CLIENT_READERS_MAX).connect_with(options).await?;
+        let (in_hand, failing) = (outbox::InHand::default(), AtomicBool::new(false));
+        Ok(Arc::new(Self { env, writer, readers, client_readers, in_hand, failing }))
     }
 
     /// Waits for what is under way, then closes the file. Everything after that fails.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.client_readers.close().await;
         self.writer.close().await;
     }
 

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use order::ledger::{
     CommitOutcome, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, ResolveQuery, Restock,
     conformance::{Bench, LedgerFixture, item, request_key, units},
-    postgres::{CALL_MAX_MS, CONNECTIONS_MAX, PostgresLedger, SLOT_WAIT_MAX_MS},
+    postgres::{CALL_MAX_MS, CONNECTIONS_MAX, PostgresLedger, READ_CONNECTIONS_MAX, SLOT_WAIT_MAX_MS},
 };
 use servers::Postgres;
 use service::{environment::Env, manual::ManualEnvironment};
@@ -127,6 +127,10 @@ async fn a_postgres_whose_connections_are_all_busy_is_not_called_down() {
         .collect();
     while lending.iter().any(|lending| !lending.is_finished()) {
         ledger.ping().await.expect("it is well");
+        let begun = Instant::now();
+        let page = ListQuery { item: None, after: None, limit: 1 };
+        assert_eq!(ledger.orders(&page).await.expect("reads have connections of their own"), []);
+        assert!(begun.elapsed() < Duration::from_millis(SLOT_WAIT_MAX_MS), "{:?}", begun.elapsed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for lent in lending {
@@ -146,7 +150,7 @@ async fn a_call_that_had_to_wait_for_a_connection_has_all_its_time_left() {
     let bench = Bench::over(fixture, clock.clone());
     let lease = bench.lease(&item("gadget"), 100).await;
     let mut batches = Vec::new();
-    for _ in 1..CONNECTIONS_MAX {
+    for _ in 1..CONNECTIONS_MAX - READ_CONNECTIONS_MAX {
         bench.sell(&bench.order(&lease)).await;
         batches.push(ledger.take_outbox(1).await.expect("answers"));
     }

@@ -1,6 +1,6 @@
 //! What stands around every method: limits, deadline, request id, span, metric, and a net for panics.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -12,7 +12,7 @@ use contracts::{Failure, Reason};
 use futures::{FutureExt, StreamExt};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -30,7 +30,8 @@ use crate::{
     telemetry::{TRACEPARENT, continue_trace},
 };
 
-/// Calls under way in one server. More are refused with OVERLOADED.
+/// Calls of one method under way in one server. More are refused with OVERLOADED. Each method has room of its own: orders
+/// wait for leases and reads wait for nobody, so neither may have to wait for a flood of orders to end.
 pub const RPC_IN_FLIGHT_MAX: usize = 4096;
 /// Largest request, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -43,13 +44,23 @@ pub struct Guard {
     env: Env,
     metrics: RpcMetrics,
     methods: Methods,
-    room: Arc<Semaphore>,
+    /// By method.
+    rooms: HashMap<&'static str, Arc<Semaphore>>,
+    /// For what is no method.
+    other: Arc<Semaphore>,
 }
 
 impl Guard {
     pub fn new(env: Env, metrics: RpcMetrics, methods: Methods) -> Self {
         methods.all().for_each(|method| metrics.expect(method.name));
-        Self { env, metrics, methods, room: Arc::new(Semaphore::new(RPC_IN_FLIGHT_MAX)) }
+        let room = || Arc::new(Semaphore::new(RPC_IN_FLIGHT_MAX));
+        let rooms = methods.all().map(|method| (method.name, room())).collect();
+        Self { env, metrics, methods, rooms, other: room() }
+    }
+
+    fn room(&self, method: Option<Method>) -> Result<OwnedSemaphorePermit, Failure> {
+        let room = method.and_then(|method| self.rooms.get(method.name)).unwrap_or(&self.other);
+        Arc::clone(room).try_acquire_owned().map_err(|_| Failure::of(Reason::Overloaded))
     }
 }
 
@@ -66,8 +77,7 @@ pub async fn guard(State(guard): State<Arc<Guard>>, mut request: Request, next: 
     let draining = request.extensions_mut().remove::<Draining>().filter(|_| streaming);
     let mut progress = Progress::new(Arc::clone(&guard.env), guard.metrics.clone(), method, span.clone());
     let work = async {
-        let permit = Arc::clone(&guard.room).try_acquire_owned().map_err(|_| Failure::of(Reason::Overloaded))?;
-        progress.holds(permit);
+        progress.holds(guard.room(method)?);
         let timeout = grpc_timeout(request.headers())?;
         let call = Call::new(&*guard.env, timeout.unwrap_or(DEFAULT), id);
         request.extensions_mut().insert(call.clone());

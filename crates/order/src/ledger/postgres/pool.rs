@@ -25,6 +25,9 @@ use crate::ledger::LedgerError;
 /// Most connections of one order service. One of them is kept for the ping: that all others are busy is no outage. One more
 /// the relay has while it publishes.
 pub const CONNECTIONS_MAX: usize = 12;
+/// Those of them that read orders for clients. Commits and leases have the others, so that neither waits for a flood of the
+/// other to end.
+pub const READ_CONNECTIONS_MAX: usize = 4;
 /// Longest wait for one of them to become free, in milliseconds.
 pub const SLOT_WAIT_MAX_MS: u64 = 1_500;
 /// Longest wait of a caller for a new one, in milliseconds. Then there is an outage.
@@ -44,6 +47,7 @@ struct Shared {
     /// Whether the schema was found to be the one that is needed.
     is_open: AtomicBool,
     slots: Arc<Semaphore>,
+    read_slots: Arc<Semaphore>,
     ping_slot: Arc<Semaphore>,
     state: Mutex<State>,
 }
@@ -85,8 +89,9 @@ impl From<Unreachable> for LedgerError {
 impl Pool {
     pub(super) fn new(options: PgConnectOptions, env: Env) -> Self {
         let (is_open, state) = (AtomicBool::new(false), Mutex::default());
-        let [slots, ping_slot] = [CONNECTIONS_MAX - 1, 1].map(|permits| Arc::new(Semaphore::new(permits)));
-        Self(Arc::new(Shared { env, options, is_open, slots, ping_slot, state }))
+        let shares = [CONNECTIONS_MAX - READ_CONNECTIONS_MAX - 1, READ_CONNECTIONS_MAX, 1];
+        let [slots, read_slots, ping_slot] = shares.map(|permits| Arc::new(Semaphore::new(permits)));
+        Self(Arc::new(Shared { env, options, is_open, slots, read_slots, ping_slot, state }))
     }
 
     pub(super) fn env(&self) -> &Env {
@@ -120,6 +125,16 @@ impl Pool {
         work: impl FnOnce(Session) -> W,
     ) -> Result<T, LedgerError> {
         let slot = self.slot(&self.0.slots, SLOT_WAIT_MAX_MS).await?;
+        self.within(limit_ms, async { work(self.take(slot).await?).await }).await
+    }
+
+    /// The same with one of the connections that are kept for reading.
+    pub(super) async fn read<T, W: Future<Output = Result<T, LedgerError>>>(
+        &self,
+        limit_ms: u64,
+        work: impl FnOnce(Session) -> W,
+    ) -> Result<T, LedgerError> {
+        let slot = self.slot(&self.0.read_slots, SLOT_WAIT_MAX_MS).await?;
         self.within(limit_ms, async { work(self.take(slot).await?).await }).await
     }
 

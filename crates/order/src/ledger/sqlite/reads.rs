@@ -25,7 +25,8 @@ const ABOVE_ALL_IDS: &str = "~";
 
 impl SqliteLedger {
     pub(super) async fn read_order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
-        let row: Option<OrderRow> = sqlx::query_as(ORDER).bind(id.to_string()).fetch_optional(&self.readers).await?;
+        let row: Option<OrderRow> =
+            sqlx::query_as(ORDER).bind(id.to_string()).fetch_optional(&self.client_readers).await?;
         row.map(Order::try_from).transpose()
     }
 
@@ -42,7 +43,7 @@ impl SqliteLedger {
         if let Some(item) = &query.item {
             page = page.bind(item.as_str());
         }
-        let rows: Vec<OrderRow> = page.fetch_all(&self.readers).await?;
+        let rows: Vec<OrderRow> = page.fetch_all(&self.client_readers).await?;
         rows.into_iter().map(Order::try_from).collect()
     }
 }

@@ -1,0 +1,264 @@
+//! What a server knows of its connections: which are idle, whose requests are under way, and what their clients have been
+//! sent and not read. By that it chooses whom to close: those that cost much and do nothing, the longest such first.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::body::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::Limits;
+use crate::environment::Env;
+
+/// Time for the client of an idle connection to take its leave once it is asked to.
+pub const LEAVE_TIMEOUT_MS: u64 = 5_000;
+
+/// When it began, and the number of what began.
+type Since = (Duration, u64);
+
+/// All connections of a server.
+pub struct Connections {
+    env: Env,
+    limits: Limits,
+    drain: CancellationToken,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    /// Connections that are not cut.
+    open: usize,
+    idle: BTreeMap<Since, (CancellationToken, CancellationToken)>,
+    unread: BTreeMap<Since, (usize, CancellationToken)>,
+    unread_bytes: usize,
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Closes a connection without another word.
+    fn cut(&mut self, connection: &CancellationToken) {
+        if !connection.is_cancelled() {
+            connection.cancel();
+            self.open -= 1;
+        }
+    }
+
+    fn cut_longest_idle(&mut self) -> bool {
+        let longest = self.idle.pop_first();
+        longest.map(|(_, (cut, _))| self.cut(&cut)).is_some()
+    }
+}
+
+impl Connections {
+    pub fn new(env: Env, limits: Limits, drain: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { env, limits, drain, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole after every statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new connection. When there are as many as there may be, it takes the place of the one that has been idle for the
+    /// longest; `None` when none is idle.
+    pub fn open(self: &Arc<Self>) -> Option<Arc<Connection>> {
+        let mut state = self.state();
+        if state.open >= self.limits.connections_max && !state.cut_longest_idle() {
+            return None;
+        }
+        let (cut, leave) = (CancellationToken::new(), self.drain.child_token());
+        let since = (self.env.uptime(), state.number());
+        state.open += 1;
+        state.idle.insert(since, (cut.clone(), leave.clone()));
+        let requests = Mutex::new(Requests { idle_since: Some(since), ..Requests::default() });
+        Some(Arc::new(Connection { all: Arc::clone(self), cut, leave, requests }))
+    }
+
+    /// Closes the connection that has been idle for the longest: the process can open no more files.
+    pub fn make_room(&self) {
+        self.state().cut_longest_idle();
+    }
+
+    /// Closes what has been idle or unread for too long. To be called again and again.
+    pub fn sweep(&self) {
+        let now = self.env.uptime();
+        let leave_timeout = Duration::from_millis(LEAVE_TIMEOUT_MS);
+        let mut state = self.state();
+        let mut overdue = Vec::new();
+        for ((since, _), (cut, leave)) in &state.idle {
+            let idle = now.saturating_sub(*since);
+            if idle < self.limits.idle_timeout {
+                break;
+            }
+            leave.cancel();
+            if idle - self.limits.idle_timeout >= leave_timeout {
+                overdue.push(cut.clone());
+            }
+        }
+        let limit = self.limits.answer_read_timeout;
+        let unread = state.unread.iter().take_while(|((since, _), _)| now.saturating_sub(*since) >= limit);
+        overdue.extend(unread.map(|(_, (_, cut))| cut.clone()));
+        overdue.iter().for_each(|cut| state.cut(cut));
+    }
+}
+
+/// One connection, as its task sees it.
+pub struct Connection {
+    all: Arc<Connections>,
+    /// Cancelled when it is to be closed at once.
+    pub cut: CancellationToken,
+    /// Cancelled when its client is to be told to go.
+    pub leave: CancellationToken,
+    requests: Mutex<Requests>,
+}
+
+#[derive(Default)]
+struct Requests {
+    under_way: usize,
+    answered: usize,
+    abandoned: usize,
+    /// Under which it stands among the idle ones.
+    idle_since: Option<Since>,
+}
+
+impl Connection {
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request has come.
+    pub fn begin(self: &Arc<Self>) -> UnderWay {
+        let mut requests = self.requests();
+        requests.under_way += 1;
+        if let Some(since) = requests.idle_since.take() {
+            self.all.state().idle.remove(&since);
+        }
+        let one_too_many = requests.under_way > self.all.limits.streams_per_connection_max as usize;
+        UnderWay(Arc::new(Request { connection: Arc::clone(self), one_too_many }))
+    }
+
+    fn end(&self) {
+        let mut requests = self.requests();
+        requests.under_way -= 1;
+        if requests.under_way == 0 {
+            let now = self.all.env.uptime();
+            let mut state = self.all.state();
+            let since = (now, state.number());
+            state.idle.insert(since, (self.cut.clone(), self.leave.clone()));
+            requests.idle_since = Some(since);
+        }
+    }
+
+    fn count_abandoned(&self) {
+        let mut requests = self.requests();
+        requests.abandoned += 1;
+        if requests.abandoned > self.all.limits.abandoned_max && requests.abandoned > requests.answered {
+            self.all.state().cut(&self.cut);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let since = self.requests().idle_since.take();
+        let mut state = self.all.state();
+        if let Some(since) = since {
+            state.idle.remove(&since);
+        }
+        state.cut(&self.cut);
+    }
+}
+
+/// Travels with every request. A connection is idle once all clones of all of its requests are gone.
+#[derive(Clone)]
+pub struct UnderWay(Arc<Request>);
+
+struct Request {
+    connection: Arc<Connection>,
+    one_too_many: bool,
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.connection.end();
+    }
+}
+
+impl UnderWay {
+    /// Whether the connection has more requests under way than it may. An HTTP/2 client that resets its streams can: they
+    /// are gone for HTTP, and the work goes on.
+    pub fn is_one_too_many(&self) -> bool {
+        self.0.one_too_many
+    }
+
+    /// Counts the request as abandoned by its client unless it is told otherwise.
+    pub(super) fn unanswered(&self) -> Unanswered {
+        Unanswered(Some(self.clone()))
+    }
+
+    /// A part of the answer, which counts as unread until the kernel has the last of it.
+    pub(super) fn unread(&self, bytes: Bytes) -> Bytes {
+        let connection = &self.0.connection;
+        let all = &connection.all;
+        let length = bytes.len();
+        let mut state = all.state();
+        let since = (all.env.uptime(), state.number());
+        state.unread.insert(since, (length, connection.cut.clone()));
+        state.unread_bytes += length;
+        if state.unread_bytes > all.limits.unread_bytes_max {
+            let longest = state.unread.values().find(|(_, cut)| !cut.is_cancelled()).map(|(_, cut)| cut.clone());
+            longest.iter().for_each(|cut| state.cut(cut));
+        }
+        drop(state);
+        Bytes::from_owner(Unread { bytes, since, under_way: self.clone() })
+    }
+}
+
+/// See [`UnderWay::unanswered`].
+pub(super) struct Unanswered(Option<UnderWay>);
+
+impl Unanswered {
+    pub fn answered(mut self) {
+        if let Some(under_way) = self.0.take() {
+            under_way.0.connection.requests().answered += 1;
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(under_way) = &self.0 {
+            under_way.0.connection.count_abandoned();
+        }
+    }
+}
+
+/// A part of an answer. Whoever sends it drops it once it is sent, or once the stream or the connection is gone.
+struct Unread {
+    bytes: Bytes,
+    since: Since,
+    under_way: UnderWay,
+}
+
+impl AsRef<[u8]> for Unread {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let mut state = self.under_way.0.connection.all.state();
+        if let Some((length, _)) = state.unread.remove(&self.since) {
+            state.unread_bytes -= length;
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Clients that are many, slow, or mean harm: what they cost, and what the others notice.
+#![expect(clippy::disallowed_methods, reason = "tests run in the real world")]
+
+mod attacks;
+mod crowd;
+mod honest;
+mod overload;
+mod server;
