@@ -43,17 +43,30 @@ impl State {
         self.next
     }
 
-    /// Closes a connection without another word.
-    fn cut(&mut self, connection: &CancellationToken) {
-        if !connection.is_cancelled() {
+    /// Closes a connection without another word, unless it is closed already.
+    fn cut(&mut self, connection: &CancellationToken) -> bool {
+        let is_open = !connection.is_cancelled();
+        if is_open {
             connection.cancel();
             self.open -= 1;
         }
+        is_open
     }
 
-    fn cut_longest_idle(&mut self) -> bool {
-        let longest = self.idle.pop_first();
-        longest.map(|(_, (cut, _))| self.cut(&cut)).is_some()
+    /// Closes the connection that has been idle for the longest.
+    fn cut_idle(&mut self) -> bool {
+        while let Some((_, (cut, _))) = self.idle.pop_first() {
+            if self.cut(&cut) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Closes the connection that has an answer unread for the longest.
+    fn cut_unread(&mut self) -> bool {
+        let oldest = self.unread.values().find(|(_, cut)| !cut.is_cancelled()).map(|(_, cut)| cut.clone());
+        oldest.is_some_and(|cut| self.cut(&cut))
     }
 }
 
@@ -67,11 +80,11 @@ impl Connections {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new connection. When there are as many as there may be, it takes the place of the one that has been idle for the
-    /// longest; `None` when none is idle.
+    /// A new connection. When there are as many as there may be, it takes the place of one that does nothing; `None` when
+    /// all are at work.
     pub fn open(self: &Arc<Self>) -> Option<Arc<Connection>> {
         let mut state = self.state();
-        if state.open >= self.limits.connections_max && !state.cut_longest_idle() {
+        if state.open >= self.limits.connections_max && !state.cut_idle() && !state.cut_unread() {
             return None;
         }
         let (cut, leave) = (CancellationToken::new(), self.drain.child_token());
@@ -82,9 +95,10 @@ impl Connections {
         Some(Arc::new(Connection { all: Arc::clone(self), cut, leave, requests }))
     }
 
-    /// Closes the connection that has been idle for the longest: the process can open no more files.
+    /// Closes a connection that does nothing: the process can open no more files.
     pub fn make_room(&self) {
-        self.state().cut_longest_idle();
+        let mut state = self.state();
+        let _ = state.cut_idle() || state.cut_unread();
     }
 
     /// Closes what has been idle or unread for too long. To be called again and again.
@@ -106,7 +120,9 @@ impl Connections {
         let limit = self.limits.answer_read_timeout;
         let unread = state.unread.iter().take_while(|((since, _), _)| now.saturating_sub(*since) >= limit);
         overdue.extend(unread.map(|(_, (_, cut))| cut.clone()));
-        overdue.iter().for_each(|cut| state.cut(cut));
+        for cut in overdue {
+            state.cut(&cut);
+        }
     }
 }
 
@@ -214,8 +230,7 @@ impl UnderWay {
         state.unread.insert(since, (length, connection.cut.clone()));
         state.unread_bytes += length;
         if state.unread_bytes > all.limits.unread_bytes_max {
-            let longest = state.unread.values().find(|(_, cut)| !cut.is_cancelled()).map(|(_, cut)| cut.clone());
-            longest.iter().for_each(|cut| state.cut(cut));
+            state.cut_unread();
         }
         drop(state);
         Bytes::from_owner(Unread { bytes, since, under_way: self.clone() })

@@ -106,7 +106,21 @@ async fn a_newcomer_takes_the_place_of_the_connection_that_is_idle_for_the_longe
 }
 
 #[tokio::test]
-async fn when_no_connection_is_idle_a_newcomer_is_turned_away_at_once() {
+async fn when_no_connection_is_idle_who_does_not_read_makes_room() {
+    let server = start(Limits { connections_max: 2, ..Limits::default() }).await;
+    let mut busy = raw::connect(server.addr).await;
+    raw::write(&mut busy, &raw::get("/hang", "", b"")).await;
+    let mut stalled = Http2::connect(server.addr, &[(INITIAL_WINDOW, 0)]).await;
+    stalled.send(&request(1, "GET", "/")).await;
+    while stalled.read().await.expect("open").kind != HEADERS {}
+    assert_eq!(ask(&mut raw::connect(server.addr).await, "/").await, 200);
+    soon("it is cut off", stalled.read_to_end()).await;
+    server.release.notify_one();
+    assert_eq!(raw::read(&mut busy).await.expect("an answer").status, 200);
+}
+
+#[tokio::test]
+async fn when_all_connections_are_at_work_a_newcomer_is_turned_away_at_once() {
     let server = start(Limits { connections_max: 1, ..Limits::default() }).await;
     let mut busy = raw::connect(server.addr).await;
     // Idle until its request has come.

@@ -1,4 +1,4 @@
-//! The disk is full or cannot be written; and what keeps an answered order safe from a power cut.
+//! The disk is full or cannot be written; what keeps an answered order safe from a power cut; and too many readers.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use service::{environment::Env, manual::ManualEnvironment};
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
-use super::SqliteLedger;
+use super::{CLIENT_READERS_MAX, SqliteLedger};
 use crate::ledger::{
     COMMIT_BATCH_MAX, CommitOutcome, Ledger, LedgerError, NewOrder,
-    conformance::{Bench, LedgerFixture, item},
+    conformance::{Bench, LedgerFixture, item, request_key},
 };
 
 struct Fixture {
@@ -121,4 +121,27 @@ async fn a_commit_is_on_the_disk_before_it_is_answered() {
     assert_eq!(number(&ledger, "PRAGMA foreign_keys").await, 1);
     let refused = sqlx::query("DELETE FROM stock_leases").execute(&ledger.readers).await;
     assert!(refused.is_err(), "readers cannot write");
+}
+
+#[tokio::test]
+async fn however_many_clients_read_nobody_who_orders_waits_for_them() {
+    let (bench, ledger) = bench().await;
+    let mut reading = Vec::new();
+    for _ in 0..CLIENT_READERS_MAX {
+        reading.push(ledger.client_readers.acquire().await.expect("free"));
+    }
+    let lease = bench.lease(&item("widget"), 10).await;
+    let order = bench.order(&lease);
+    let ordering = async {
+        assert_eq!(ledger.order_by_key(&request_key("k")).await.expect("read"), None);
+        bench.sell(&order).await;
+        ledger.ping().await.expect("well");
+    };
+    tokio::select! {
+        biased;
+        () = ordering => {}
+        _ = ledger.order(order.id) => panic!("there is no connection for it"),
+    }
+    drop(reading);
+    assert!(ledger.order(order.id).await.expect("read").is_some());
 }
