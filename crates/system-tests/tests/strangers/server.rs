@@ -1,13 +1,17 @@
 //! A server with limits that are soon reached, in this process.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Extension, Router, body::Body, routing::get};
 use futures::StreamExt;
 use http::StatusCode;
 use service::{
     environment::{Env, RealEnvironment},
-    server::{Limits, Listener, UnderWay, serve},
+    server::{HEADER_READ_TIMEOUT_MS, Limits, Listener, UnderWay, serve},
 };
 use system_tests::{
     frames::{GOAWAY, HEADERS, Http2, INITIAL_WINDOW, RST_STREAM, WINDOW_UPDATE, frame, request},
@@ -85,8 +89,11 @@ async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, work).await.unwrap_or_else(|_| panic!("too late: {what}"))
 }
 
+/// Sooner than an idle connection of HTTP/1 is closed anyway.
 async fn closes(stream: &mut TcpStream) {
+    let since = Instant::now();
     assert_eq!(raw::read_to_end(stream).await, b"");
+    assert!(since.elapsed() < Duration::from_millis(HEADER_READ_TIMEOUT_MS / 2), "{:?}", since.elapsed());
 }
 
 #[tokio::test]

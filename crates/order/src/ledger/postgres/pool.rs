@@ -24,7 +24,7 @@ use crate::ledger::LedgerError;
 
 /// Most connections of one order service. One of them is kept for the ping: that all others are busy is no outage. One more
 /// the relay has while it publishes.
-pub const CONNECTIONS_MAX: usize = 12;
+pub const CONNECTIONS_MAX: usize = 16;
 /// Those of them that read orders for clients. Commits and leases have the others, so that neither waits for a flood of the
 /// other to end.
 pub const READ_CONNECTIONS_MAX: usize = 4;
