@@ -113,7 +113,7 @@ impl Connections {
                 break;
             }
             leave.cancel();
-            if idle - self.limits.idle_timeout >= leave_timeout {
+            if idle.saturating_sub(self.limits.idle_timeout) >= leave_timeout {
                 overdue.push(cut.clone());
             }
         }

@@ -18,10 +18,8 @@ use tokio::net::TcpStream;
 
 use crate::honest::{self, Waits};
 
-/// Idle connections: HTTP/2 ones that have said hello, and HTTP/1 ones that have asked once.
-const IDLE_HTTP2: usize = 8_000;
-/// HTTP/1 closes an idle one after 10 s, so these come last.
-const IDLE_HTTP1: usize = 2_000;
+/// Idle connections: of HTTP/2, which have said hello. HTTP/1 closes an idle one after 10 s, and there would be no crowd.
+const IDLE: usize = 10_000;
 /// Half of them order, half read pages of orders.
 const BUSY: usize = 2_000;
 const BUSY_TIME: Duration = Duration::from_secs(4);
@@ -49,10 +47,7 @@ async fn ten_thousand_idle_and_two_thousand_busy_connections_cost_no_more_than_i
     let system = System::start(&[("RUST_LOG", "error"), ("DEFAULT_STOCK", "1000000")]).await;
     let edge = Edge::start(&system).await;
     let files = service::open_files::limit();
-    assert!(
-        files > IDLE_HTTP2 + IDLE_HTTP1 + 1_000,
-        "{files} open files are too few for this test: raise `ulimit -Hn`"
-    );
+    assert!(files > IDLE + 1_000, "{files} open files are too few for this test: raise `ulimit -Hn`");
     let edge = Host { name: "edge", addr: edge.addr(), process: edge.process() };
     let standalone = Host { name: "standalone", addr: system.addr("HTTP"), process: system.process() };
     for host in [&edge, &standalone] {
@@ -66,13 +61,10 @@ async fn ten_thousand_idle_and_two_thousand_busy_connections_cost_no_more_than_i
 
 async fn idle(host: &Host, alone: &Waits) {
     let before = memory_mib(host.process, "VmRSS");
-    let http2: Vec<_> =
-        stream::iter(0..IDLE_HTTP2).map(|_| greeted(host.addr)).buffer_unordered(CONNECTING).collect().await;
-    let http1: Vec<_> =
-        stream::iter(0..IDLE_HTTP1).map(|_| asked(host.addr)).buffer_unordered(CONNECTING).collect().await;
+    let crowd: Vec<_> = stream::iter(0..IDLE).map(|_| greeted(host.addr)).buffer_unordered(CONNECTING).collect().await;
     let waits = honest::clients(host.addr, HONEST_TIME).await;
     let after = memory_mib(host.process, "VmRSS");
-    let each = (after - before) * 1024 / (IDLE_HTTP1 + IDLE_HTTP2) as u64;
+    let each = (after - before) * 1024 / IDLE as u64;
     println!("{}: 10,000 idle: {before} MiB grew to {after} MiB, {each} KiB each", host.name);
     for percent in [50, 99] {
         println!(
@@ -81,9 +73,8 @@ async fn idle(host: &Host, alone: &Waits) {
             alone.percentile(percent)
         );
     }
-    let open =
-        http2.iter().filter(|connection| is_open(&connection.0)).count() + http1.iter().filter(|c| is_open(c)).count();
-    assert_eq!(open, IDLE_HTTP1 + IDLE_HTTP2, "all are still there");
+    let open = crowd.iter().filter(|connection| is_open(&connection.0)).count();
+    assert_eq!(open, IDLE, "all are still there");
     assert!(each <= IDLE_KIB_MAX, "{each} KiB each");
     assert!(waits.percentile(50) <= BESIDE_IDLE_MEDIAN_MAX_MS, "{waits:?}");
 }
@@ -94,19 +85,12 @@ async fn greeted(addr: SocketAddr) -> Http2 {
     connection
 }
 
-async fn asked(addr: SocketAddr) -> TcpStream {
-    let mut stream = raw::connect(addr).await;
-    raw::write(&mut stream, &raw::get("/healthz", "", b"")).await;
-    assert_eq!(raw::read(&mut stream).await.expect("an answer").status, 200);
-    stream
-}
-
 fn is_open(stream: &TcpStream) -> bool {
     let mut byte = [0];
     loop {
         match stream.try_read(&mut byte) {
             Ok(0) => return false,
-            // What HTTP/2 had to say besides.
+            // What it had to say besides.
             Ok(_) => {}
             Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
         }
