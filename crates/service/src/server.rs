@@ -39,7 +39,7 @@ pub const ACCEPT_QUEUE_MAX: u32 = 4096;
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 128;
 /// Calls under way on one connection between services. More than an edge has under way, because it asks after a service's
 /// health on the same connection.
-pub const CALLS_PER_CONNECTION_MAX: u32 = 2560;
+pub const CALLS_PER_CONNECTION_MAX: u32 = 4096;
 /// Requests that a stranger may cancel before they are begun; then its connection is closed.
 pub const CANCELS_MAX: usize = 20;
 /// Requests that a stranger may abandon once they are begun, as long as most are not; then its connection is closed.
@@ -203,11 +203,13 @@ pub async fn serve(listener: Listener, router: Router, mut limits: Limits, env: 
 fn waiting(socket: TcpListener) -> impl Iterator<Item = TcpStream> {
     // Asked directly: tokio would wait for the next event, although there may be more than it knows.
     let socket = socket.into_std().ok();
-    std::iter::from_fn(move || {
+    let next = move || {
         let (stream, _) = socket.as_ref()?.accept().ok()?;
         stream.set_nonblocking(true).ok()?;
         TcpStream::from_std(stream).ok()
-    })
+    };
+    // Clients may connect faster than that; those who come later have not waited.
+    std::iter::from_fn(next).take(ACCEPT_QUEUE_MAX as usize)
 }
 
 /// What all connections of a server share.
@@ -309,7 +311,7 @@ impl Server {
             biased;
             // First, because hyper answers nothing that it has not begun to read when it is told to end.
             ended = serving.as_mut() => ended,
-            () = connection.leave.cancelled() => {
+            () = connection.leave().cancelled() => {
                 serving.as_mut().graceful_shutdown();
                 serving.await
             }

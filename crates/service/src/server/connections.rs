@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use super::Limits;
 use crate::environment::Env;
 
-/// Time for the client of an idle connection to take its leave once it is asked to.
-pub const LEAVE_TIMEOUT_MS: u64 = 5_000;
+/// Time for the client of an idle connection to take its leave once it is asked to. Short, because servers of a process
+/// drain one after the other, and one client that is silent must not use up the time of all.
+pub const LEAVE_TIMEOUT_MS: u64 = 2_000;
 
 /// When it began, and the number of what began.
 type Since = (Duration, u64);
@@ -32,9 +36,22 @@ struct State {
     next: u64,
     /// Connections that are not cut.
     open: usize,
-    idle: BTreeMap<Since, (CancellationToken, CancellationToken)>,
-    unread: BTreeMap<Since, (usize, CancellationToken)>,
+    idle: BTreeMap<Since, Arc<Tie>>,
+    unread: BTreeMap<Since, (usize, Arc<Tie>)>,
+    /// When the drain was seen.
+    drained: Option<Duration>,
+    /// Of connections that are not cut: what one of those still holds is gone as soon as its task has its turn.
     unread_bytes: usize,
+}
+
+/// By what a connection is held.
+struct Tie {
+    /// Cancelled when it is to be closed at once.
+    cut: CancellationToken,
+    /// Cancelled when its client is to be told to go.
+    leave: CancellationToken,
+    /// Of its answers. Changed with the state locked.
+    unread_bytes: AtomicUsize,
 }
 
 impl State {
@@ -44,19 +61,20 @@ impl State {
     }
 
     /// Closes a connection without another word, unless it is closed already.
-    fn cut(&mut self, connection: &CancellationToken) -> bool {
-        let is_open = !connection.is_cancelled();
+    fn cut(&mut self, tie: &Tie) -> bool {
+        let is_open = !tie.cut.is_cancelled();
         if is_open {
-            connection.cancel();
+            tie.cut.cancel();
             self.open -= 1;
+            self.unread_bytes -= tie.unread_bytes.load(Ordering::Relaxed);
         }
         is_open
     }
 
     /// Closes the connection that has been idle for the longest.
     fn cut_idle(&mut self) -> bool {
-        while let Some((_, (cut, _))) = self.idle.pop_first() {
-            if self.cut(&cut) {
+        while let Some((_, tie)) = self.idle.pop_first() {
+            if self.cut(&tie) {
                 return true;
             }
         }
@@ -65,8 +83,12 @@ impl State {
 
     /// Closes the connection that has an answer unread for the longest.
     fn cut_unread(&mut self) -> bool {
-        let oldest = self.unread.values().find(|(_, cut)| !cut.is_cancelled()).map(|(_, cut)| cut.clone());
-        oldest.is_some_and(|cut| self.cut(&cut))
+        while let Some((_, (_, tie))) = self.unread.pop_first() {
+            if self.cut(&tie) {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -88,11 +110,12 @@ impl Connections {
             return None;
         }
         let (cut, leave) = (CancellationToken::new(), self.drain.child_token());
+        let tie = Arc::new(Tie { cut, leave, unread_bytes: AtomicUsize::new(0) });
         let since = (self.env.uptime(), state.number());
         state.open += 1;
-        state.idle.insert(since, (cut.clone(), leave.clone()));
+        state.idle.insert(since, Arc::clone(&tie));
         let requests = Mutex::new(Requests { idle_since: Some(since), ..Requests::default() });
-        Some(Arc::new(Connection { all: Arc::clone(self), cut, leave, requests }))
+        Some(Arc::new(Connection { all: Arc::clone(self), tie, requests }))
     }
 
     /// Closes a connection that does nothing: the process can open no more files.
@@ -106,22 +129,25 @@ impl Connections {
         let now = self.env.uptime();
         let leave_timeout = Duration::from_millis(LEAVE_TIMEOUT_MS);
         let mut state = self.state();
+        let drained = self.drain.is_cancelled().then(|| *state.drained.get_or_insert(now));
         let mut overdue = Vec::new();
-        for ((since, _), (cut, leave)) in &state.idle {
-            let idle = now.saturating_sub(*since);
-            if idle < self.limits.idle_timeout {
+        for ((since, _), tie) in &state.idle {
+            // A drain asks all of them.
+            let asked = drained.map_or(Duration::MAX, |drained| drained.max(*since));
+            let asked = asked.min(since.saturating_add(self.limits.idle_timeout));
+            if now < asked {
                 break;
             }
-            leave.cancel();
-            if idle.saturating_sub(self.limits.idle_timeout) >= leave_timeout {
-                overdue.push(cut.clone());
+            tie.leave.cancel();
+            if now.saturating_sub(asked) >= leave_timeout {
+                overdue.push(Arc::clone(tie));
             }
         }
         let limit = self.limits.answer_read_timeout;
         let unread = state.unread.iter().take_while(|((since, _), _)| now.saturating_sub(*since) >= limit);
-        overdue.extend(unread.map(|(_, (_, cut))| cut.clone()));
-        for cut in overdue {
-            state.cut(&cut);
+        overdue.extend(unread.map(|(_, (_, tie))| Arc::clone(tie)));
+        for tie in overdue {
+            state.cut(&tie);
         }
     }
 }
@@ -129,10 +155,7 @@ impl Connections {
 /// One connection, as its task sees it.
 pub struct Connection {
     all: Arc<Connections>,
-    /// Cancelled when it is to be closed at once.
-    pub cut: CancellationToken,
-    /// Cancelled when its client is to be told to go.
-    pub leave: CancellationToken,
+    tie: Arc<Tie>,
     requests: Mutex<Requests>,
 }
 
@@ -146,6 +169,16 @@ struct Requests {
 }
 
 impl Connection {
+    /// Cancelled when it is to be closed at once.
+    pub fn cut(&self) -> &CancellationToken {
+        &self.tie.cut
+    }
+
+    /// Cancelled when its client is to be told to go.
+    pub fn leave(&self) -> &CancellationToken {
+        &self.tie.leave
+    }
+
     fn requests(&self) -> MutexGuard<'_, Requests> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -154,9 +187,16 @@ impl Connection {
     pub fn begin(self: &Arc<Self>) -> UnderWay {
         let mut requests = self.requests();
         requests.under_way += 1;
+        let mut state = self.all.state();
         if let Some(since) = requests.idle_since.take() {
-            self.all.state().idle.remove(&since);
+            state.idle.remove(&since);
         }
+        // Its client has not read that it is to go: it would go on for ever.
+        let limit = self.all.limits.answer_read_timeout;
+        if state.drained.is_some_and(|drained| self.all.env.uptime().saturating_sub(drained) >= limit) {
+            state.cut(&self.tie);
+        }
+        drop(state);
         let one_too_many = requests.under_way > self.all.limits.streams_per_connection_max as usize;
         UnderWay(Arc::new(Request { connection: Arc::clone(self), one_too_many }))
     }
@@ -168,7 +208,7 @@ impl Connection {
             let now = self.all.env.uptime();
             let mut state = self.all.state();
             let since = (now, state.number());
-            state.idle.insert(since, (self.cut.clone(), self.leave.clone()));
+            state.idle.insert(since, Arc::clone(&self.tie));
             requests.idle_since = Some(since);
         }
     }
@@ -177,7 +217,7 @@ impl Connection {
         let mut requests = self.requests();
         requests.abandoned += 1;
         if requests.abandoned > self.all.limits.abandoned_max && requests.abandoned > requests.answered {
-            self.all.state().cut(&self.cut);
+            self.all.state().cut(&self.tie);
         }
     }
 }
@@ -189,7 +229,7 @@ impl Drop for Connection {
         if let Some(since) = since {
             state.idle.remove(&since);
         }
-        state.cut(&self.cut);
+        state.cut(&self.tie);
     }
 }
 
@@ -227,11 +267,12 @@ impl UnderWay {
         let length = bytes.len();
         let mut state = all.state();
         let since = (all.env.uptime(), state.number());
-        state.unread.insert(since, (length, connection.cut.clone()));
-        state.unread_bytes += length;
-        if state.unread_bytes > all.limits.unread_bytes_max {
-            state.cut_unread();
+        if !connection.tie.cut.is_cancelled() {
+            state.unread.insert(since, (length, Arc::clone(&connection.tie)));
+            state.unread_bytes += length;
+            connection.tie.unread_bytes.fetch_add(length, Ordering::Relaxed);
         }
+        while state.unread_bytes > all.limits.unread_bytes_max && state.cut_unread() {}
         drop(state);
         Bytes::from_owner(Unread { bytes, since, under_way: self.clone() })
     }
@@ -272,8 +313,41 @@ impl AsRef<[u8]> for Unread {
 impl Drop for Unread {
     fn drop(&mut self) {
         let mut state = self.under_way.0.connection.all.state();
-        if let Some((length, _)) = state.unread.remove(&self.since) {
-            state.unread_bytes -= length;
+        match state.unread.remove(&self.since) {
+            Some((length, tie)) if !tie.cut.is_cancelled() => {
+                state.unread_bytes -= length;
+                tie.unread_bytes.fetch_sub(length, Ordering::Relaxed);
+            }
+            _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::environment::RealEnvironment;
+
+    #[test]
+    fn who_leaves_too_much_unread_is_cut_alone() {
+        let env: Env = Arc::new(RealEnvironment::new(TaskTracker::new()));
+        let limits = Limits { unread_bytes_max: 10, ..Limits::default() };
+        let all = Connections::new(env, limits, CancellationToken::new());
+        let connections: Vec<_> = (0..3).map(|_| all.open().expect("there is room")).collect();
+        let is_cut = || connections.iter().map(|connection| connection.cut().is_cancelled()).collect::<Vec<_>>();
+        let unread = |n: usize, part| connections[n].begin().unread(Bytes::from_static(part));
+
+        let mut parts: Vec<_> = (0..10).map(|_| unread(0, b"x")).collect();
+        parts.push(unread(1, b"1234"));
+        assert_eq!(is_cut(), [true, false, false]);
+        // What the first has is still in memory.
+        parts.push(unread(2, b"123456"));
+        assert_eq!(is_cut(), [true, false, false]);
+        parts.push(unread(2, b"7"));
+        assert_eq!(is_cut(), [true, true, false], "the next oldest");
+        parts.clear();
+        assert_eq!(all.state().unread_bytes, 0);
     }
 }

@@ -143,7 +143,7 @@ fn tiny_data(stream: TcpStream) -> BoxFuture<'static, ()> {
     })
 }
 
-/// More bodies than are read at a time.
+/// 128 bodies. Of 17 clients they are more than an edge reads at a time, which are 2,048: the oldest have to make room.
 fn slow_bodies(stream: TcpStream) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         let mut connection = Http2(stream);
@@ -211,7 +211,7 @@ const ATTACKS: [(&str, Attack, usize); 15] = [
     ("priorities and windows", priorities_and_windows, ATTACKERS),
     ("windows that are shut", shut_windows, 16),
     ("tiny pieces of a body", tiny_data, ATTACKERS),
-    ("slow bodies", slow_bodies, 12),
+    ("slow bodies", slow_bodies, 17),
     ("many headers", many_headers, ATTACKERS),
     ("a header without an end", endless_header, ATTACKERS),
     ("a chunk extension without an end", endless_chunk_extension, ATTACKERS),
@@ -242,13 +242,17 @@ async fn whoever_attacks_honest_clients_are_served_and_the_process_stays_small()
     let before = memory_mib(system.process(), "VmRSS");
     for (what, attack, attackers) in ATTACKS {
         let attack = join_all((0..attackers).map(|_| again_and_again(addr, attack)));
-        let waits = tokio::select! { waits = honest::clients(addr, ATTACK) => waits, _ = attack => unreachable!() };
+        let waits = tokio::select! {
+            biased;
+            waits = honest::clients(addr, ATTACK) => waits,
+            _ = attack => unreachable!()
+        };
         let (median, worst, peak) =
             (waits.percentile(50), waits.percentile(100), memory_mib(system.process(), "VmHWM"));
         println!(
             "{what}: honest clients wait {median} ms, at most {worst} ms; {before} MiB grew to at most {peak} MiB"
         );
         assert!(median <= HONEST_MEDIAN_MAX_MS, "{what}: {waits:?}");
-        assert!(peak - before <= GROWTH_MAX_MIB, "{what}: {before} MiB grew to {peak} MiB");
+        assert!(peak.saturating_sub(before) <= GROWTH_MAX_MIB, "{what}: {before} MiB grew to {peak} MiB");
     }
 }

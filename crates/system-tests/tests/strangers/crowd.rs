@@ -16,7 +16,10 @@ use system_tests::{
 };
 use tokio::net::TcpStream;
 
-use crate::honest::{self, Waits};
+use crate::{
+    honest::{self, Waits},
+    say,
+};
 
 /// Idle connections: of HTTP/2, which have said hello. HTTP/1 closes an idle one after 10 s, and there would be no crowd.
 const IDLE: usize = 10_000;
@@ -64,14 +67,11 @@ async fn idle(host: &Host, alone: &Waits) {
     let crowd: Vec<_> = stream::iter(0..IDLE).map(|_| greeted(host.addr)).buffer_unordered(CONNECTING).collect().await;
     let waits = honest::clients(host.addr, HONEST_TIME).await;
     let after = memory_mib(host.process, "VmRSS");
-    let each = (after - before) * 1024 / IDLE as u64;
-    println!("{}: 10,000 idle: {before} MiB grew to {after} MiB, {each} KiB each", host.name);
+    let each = after.saturating_sub(before) * 1024 / IDLE as u64;
+    say(&format!("{}: 10,000 idle: {before} MiB grew to {after} MiB, {each} KiB each", host.name));
     for percent in [50, 99] {
-        println!(
-            "  p{percent} of honest clients: {} ms, alone {} ms",
-            waits.percentile(percent),
-            alone.percentile(percent)
-        );
+        let (beside, alone) = (waits.percentile(percent), alone.percentile(percent));
+        say(&format!("  p{percent} of honest clients: {beside} ms, alone {alone} ms"));
     }
     let open = crowd.iter().filter(|connection| is_open(&connection.0)).count();
     assert_eq!(open, IDLE, "all are still there");
@@ -107,8 +107,8 @@ async fn busy(host: &Host) {
         *statuses.entry(status).or_insert(0) += 1;
     }
     let peak = memory_mib(host.process, "VmHWM");
-    println!("{}: 2,000 busy: {before} MiB grew to at most {peak} MiB; answers {statuses:?}", host.name);
-    println!("  honest clients: p50 {} ms, p99 {} ms", waits.percentile(50), waits.percentile(99));
+    say(&format!("{}: 2,000 busy: {before} MiB grew to at most {peak} MiB; answers {statuses:?}", host.name));
+    say(&format!("  honest clients: p50 {} ms, p99 {} ms", waits.percentile(50), waits.percentile(99)));
     assert!(statuses.keys().all(|status| [200, 201, 503, 504].contains(status)), "{statuses:?}");
     assert!(statuses.contains_key(&200) && statuses.contains_key(&201), "{statuses:?}");
     assert!(peak <= PEAK_MIB_MAX, "{before} MiB grew to {peak} MiB");

@@ -6,3 +6,9 @@ mod crowd;
 mod honest;
 mod overload;
 mod server;
+
+/// For who reads what a test has measured.
+#[expect(clippy::print_stdout, reason = "the test runner shows it")]
+fn say(text: &str) {
+    println!("{text}");
+}

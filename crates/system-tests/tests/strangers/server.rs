@@ -11,18 +11,25 @@ use futures::StreamExt;
 use http::StatusCode;
 use service::{
     environment::{Env, RealEnvironment},
-    server::{HEADER_READ_TIMEOUT_MS, Limits, Listener, UnderWay, serve},
+    server::{HEADER_READ_TIMEOUT_MS, LEAVE_TIMEOUT_MS, Limits, Listener, UnderWay, serve},
 };
 use system_tests::{
-    frames::{GOAWAY, HEADERS, Http2, INITIAL_WINDOW, RST_STREAM, WINDOW_UPDATE, frame, request},
+    frames::{GOAWAY, HEADERS, Http2, INITIAL_WINDOW, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, request},
     raw,
 };
-use tokio::{io::AsyncReadExt, net::TcpStream, sync::Notify};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    sync::{Notify, Semaphore},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const BIG_BYTES: usize = 300 * 1024;
 /// More than kernels keep for a connection.
 const HUGE_BYTES: usize = 32 * 1024 * 1024;
+/// What may be left of a process's time to drain, by one server with clients that do not go.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// What has to happen happens within this.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -30,24 +37,43 @@ struct Server {
     addr: SocketAddr,
     /// Lets what hangs go.
     release: Arc<Notify>,
+    /// Has one permit for each request that hangs, or whose work does.
+    hanging: Arc<Semaphore>,
     drain: CancellationToken,
+    served: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// A request more hangs.
+    async fn hangs(&self) {
+        soon("it hangs", self.hanging.acquire()).await.expect("open").forget();
+    }
 }
 
 async fn start(limits: Limits) -> Server {
     let env: Env = Arc::new(RealEnvironment::new(TaskTracker::new()));
     let (release, drain) = (Arc::new(Notify::new()), CancellationToken::new());
-    let (hanging, detached) = (Arc::clone(&release), Arc::clone(&release));
+    let hanging = Arc::new(Semaphore::new(0));
+    let hang = {
+        let (release, hanging) = (Arc::clone(&release), Arc::clone(&hanging));
+        async move || {
+            let released = release.notified();
+            hanging.add_permits(1);
+            released.await;
+        }
+    };
+    let work = hang.clone();
     let keeps = Arc::clone(&env);
     let router = Router::new()
         .route("/", get(async || "ok"))
         .route("/big", get(async || vec![b'x'; BIG_BYTES]))
         .route("/huge", get(async || vec![b'x'; HUGE_BYTES]))
-        .route("/hang", get(async move || hanging.notified().await))
+        .route("/hang", get(hang))
         .route(
             "/detached",
             get(async move |Extension(under_way): Extension<UnderWay>| {
                 let work = async move {
-                    detached.notified().await;
+                    work().await;
                     drop(under_way);
                 };
                 keeps.detached(work).await;
@@ -70,8 +96,8 @@ async fn start(limits: Limits) -> Server {
         );
     let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
     let addr = listener.addr();
-    tokio::spawn(serve(listener, router, limits, env, drain.clone()));
-    Server { addr, release, drain }
+    let served = Some(tokio::spawn(serve(listener, router, limits, env, drain.clone())));
+    Server { addr, release, hanging, drain, served }
 }
 
 impl Drop for Server {
@@ -133,7 +159,7 @@ async fn when_all_connections_are_at_work_a_newcomer_is_turned_away_at_once() {
     // Idle until its request has come.
     assert_eq!(ask(&mut busy, "/").await, 200);
     raw::write(&mut busy, &raw::get("/hang", "", b"")).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.hangs().await;
     closes(&mut raw::connect(server.addr).await).await;
     server.release.notify_one();
     assert_eq!(raw::read(&mut busy).await.expect("an answer").status, 200);
@@ -142,7 +168,7 @@ async fn when_all_connections_are_at_work_a_newcomer_is_turned_away_at_once() {
 
 #[tokio::test]
 async fn who_does_not_read_its_answer_is_cut_off() {
-    let timeout = Duration::from_millis(1_000);
+    let timeout = Duration::from_secs(1);
     let server = start(Limits { answer_read_timeout: timeout, ..Limits::default() }).await;
     let http1 = async {
         let mut stream = raw::connect(server.addr).await;
@@ -218,19 +244,64 @@ async fn an_idle_http_2_connection_is_asked_to_leave_and_then_closed() {
     soon("it is closed", asked).await;
 }
 
+/// Each client says hello, and does not answer the PING with which it is asked whether it has heard that it is to go.
+#[tokio::test]
+async fn clients_that_do_not_go_hold_up_no_drain() {
+    let answer_read_timeout = Duration::from_secs(3);
+    for limits in [Limits::default(), Limits::internal()] {
+        let mut server = start(Limits { answer_read_timeout, ..limits }).await;
+        let mut silent = Http2::connect(server.addr, &[]).await;
+        let mut answered = Http2::connect(server.addr, &[]).await;
+        answered.send(&request(1, "GET", "/hang")).await;
+        server.hangs().await;
+        let mut half = raw::connect(server.addr).await;
+        raw::write(&mut half, b"GET / HTTP/1.1\r\nHost: half").await;
+        assert_eq!(silent.read().await.expect("it is greeted").kind, SETTINGS);
+
+        server.drain.cancel();
+        let since = Instant::now();
+        while silent.read().await.expect("open").kind != GOAWAY {}
+        soon("the silent one is cut off", silent.read_to_end()).await;
+        assert!(since.elapsed() >= Duration::from_millis(LEAVE_TIMEOUT_MS), "it had time");
+        server.release.notify_one();
+        assert_eq!(answered.read_stream(1).await, Some(0), "what ran was let finish");
+        let ends = server.served.take().expect("it serves");
+        soon("the server ends", ends).await.expect("no panic");
+        assert!(since.elapsed() < DRAIN_MAX, "{:?}", since.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_asking_holds_up_no_drain() {
+    let limits = Limits { answer_read_timeout: Duration::from_secs(1), ..Limits::internal() };
+    let mut server = start(limits).await;
+    let mut client = Http2::connect(server.addr, &[]).await;
+    client.send(&request(1, "GET", "/hang")).await;
+    server.hangs().await;
+    server.drain.cancel();
+    let asking = async {
+        let mut streams = (3..).step_by(2);
+        while client.send(&request(streams.next().expect("endless"), "GET", "/")).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    soon("it is cut off", asking).await;
+    soon("the server ends", server.served.take().expect("it serves")).await.expect("no panic");
+}
+
 #[tokio::test]
 async fn who_abandons_most_of_its_requests_is_cut_off() {
     let server = start(Limits { abandoned_max: 10, ..Limits::default() }).await;
     let abandon = async |connection: &mut Http2, stream: u32| {
         connection.send(&request(stream, "GET", "/hang")).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        connection.send(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())).await
+        server.hangs().await;
+        connection.send(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())).await;
     };
     let mut rude = Http2::connect(server.addr, &[]).await;
-    let mut streams = (1..).step_by(2);
-    let cut = async { while abandon(&mut rude, streams.next().expect("endless")).await {} };
-    soon("it is cut off", cut).await;
-    assert!((11 * 2..60).contains(&streams.next().expect("endless")), "{streams:?}");
+    for stream in (1..).step_by(2).take(11) {
+        abandon(&mut rude, stream).await;
+    }
+    soon("it is cut off", rude.read_to_end()).await;
 
     let mut honest = Http2::connect(server.addr, &[]).await;
     for stream in (1..120).step_by(4) {
@@ -252,7 +323,7 @@ async fn requests_whose_streams_are_reset_count_as_long_as_their_work_goes_on() 
         assert_eq!(is_one_too_many(&mut connection, streams.next().expect("endless")).await, n == ROOM, "{n}");
         let stream = streams.next().expect("endless");
         connection.send(&request(stream, "GET", "/detached")).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        server.hangs().await;
         connection.send(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())).await;
     }
     server.release.notify_waiters();
