@@ -51,11 +51,16 @@ pub const BUDGET_WINDOW_S: u64 = 10;
 #[error("no URL of {0} is given")]
 pub struct NoUrl(&'static str);
 
-/// What may be done with a call that was perhaps done already.
+/// What may be done with a call that has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
-    /// It may be sent again: it reads, or an id in it makes a second one do nothing.
+    /// It may be sent again although it was perhaps done: it reads, or an id in it makes a second one do nothing.
     Safe,
+    /// The same, and to another address when a peer answers that it cannot now. For the first in a row of services alone: if
+    /// each of them did it, what they all stand on would be asked twice as often by each when it is down.
+    SafeElsewhere,
+    /// It may be sent again, but never beside one that is being done: a second one does something, which spoils the first.
+    OneAtATime,
     /// It may be sent again only if it has surely not left.
     Unsent,
 }
@@ -149,7 +154,7 @@ impl Peer {
     }
 
     /// Attempts until one is answered. One that was not sent, or failed without an answer, is followed by another; one
-    /// that takes long is joined by another, and the first answer counts.
+    /// that takes long is joined by another if it may be, and the first answer counts.
     async fn attempts<T, F>(
         &self,
         call: &Call,
@@ -175,10 +180,16 @@ impl Peer {
             let mut may_go_on = made.len() < ATTEMPTS_MAX;
             let Ok(answered) = answered else {
                 made.iter().filter(|attempt| attempt.under_way).for_each(Attempt::doubt);
-                if may_go_on && repeat == Repeat::Safe {
+                let silent = made.iter().all(|attempt| !attempt.under_way || attempt.is_silent());
+                let may_join = match repeat {
+                    Repeat::Safe | Repeat::SafeElsewhere => true,
+                    Repeat::OneAtATime => silent,
+                    Repeat::Unsent => false,
+                };
+                if may_go_on && may_join {
                     next = self.addresses.next_now(&made).filter(|_| self.may_repeat(Outcome::slow));
                 }
-                if next.is_none() && made.iter().all(|attempt| !attempt.under_way || attempt.is_silent()) {
+                if next.is_none() && silent {
                     return Err(Status::unavailable("no sign of life"));
                 }
                 continue;
@@ -191,8 +202,8 @@ impl Peer {
             };
             let outcome = match judge(&status, &made[number]) {
                 Verdict::Unsent => Outcome::unsent,
-                Verdict::InDoubt if repeat == Repeat::Safe => Outcome::failed,
-                Verdict::CannotNow if repeat == Repeat::Safe => {
+                Verdict::InDoubt if repeat != Repeat::Unsent => Outcome::failed,
+                Verdict::CannotNow if repeat == Repeat::SafeElsewhere => {
                     may_go_on &= self.addresses.has_other(&made);
                     Outcome::failed
                 }

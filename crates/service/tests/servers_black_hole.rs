@@ -125,6 +125,19 @@ async fn inside() {
     load.answer_after(back).await;
     assert!(back.elapsed() < COST_MAX + SLACK, "the first answer came after {:?}", back.elapsed());
     load.stop().await;
+
+    // There are two, and both are gone.
+    let load = Load::start(&env, &[near, far]);
+    load.since(Instant::now(), Duration::from_secs(1)).await.all_answered();
+    vanish(NEAR);
+    vanish(FAR);
+    load.since(Instant::now(), Duration::from_secs(6)).await.none_late();
+    arrive(NEAR);
+    arrive(FAR);
+    let back = Instant::now();
+    load.answer_after(back).await;
+    assert!(back.elapsed() < COST_MAX + SLACK, "the first answer came after {:?}", back.elapsed());
+    load.stop().await;
 }
 
 async fn server(env: &Env, host: &str) -> SocketAddr {

@@ -32,11 +32,16 @@ impl GrpcLedger {
 impl StockLedger for GrpcLedger {
     async fn open_stock(&self, call: &Call, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, Failure> {
         let message = OpenStockRequest { item: item.to_string(), initial, dead_epoch: dead.0 };
+        // A second one raises the epoch, and the lease of the first is dead.
         let answer = self
             .peer
-            .unary(call, "orders.v1.LedgerService/OpenStock", Repeat::Safe, message, |channel, request| async move {
-                LedgerServiceClient::new(channel).open_stock(request).await
-            })
+            .unary(
+                call,
+                "orders.v1.LedgerService/OpenStock",
+                Repeat::OneAtATime,
+                message,
+                |channel, request| async move { LedgerServiceClient::new(channel).open_stock(request).await },
+            )
             .await?;
         match answer.outcome {
             Some(Outcome::Wait(_)) => Ok(OpenOutcome::Wait),

@@ -37,7 +37,7 @@ impl Inventory for GrpcInventory {
             quantity: request.quantity.get(),
             ttl: Some(prost_types::Duration { seconds: ttl, nanos: 0 }),
             least_epoch: request.least_epoch.0,
-            for_order: true,
+            skip_verdict: true,
         };
         let answer = self
             .peer

@@ -113,7 +113,9 @@ impl Address {
 
     /// Why it cannot be reached.
     pub fn why(&self) -> String {
-        format!("{}: {}", self.addr, lock(&self.circuit).why)
+        let circuit = lock(&self.circuit);
+        let why = if circuit.why.is_empty() { "no connection yet" } else { &circuit.why };
+        format!("{}: {why}", self.addr)
     }
 
     /// A call over the connection was answered.
@@ -157,9 +159,17 @@ impl Address {
         let this = Arc::clone(self);
         self.shared.env.start(Box::pin(async move {
             let limit = Duration::from_millis(TRY_TIMEOUT_MS);
+            let end = this.shared.env.uptime() + limit;
             let result = this.shared.env.timeout(limit, this.try_out(doubted.clone(), ask)).await;
             let result = result.unwrap_or_else(|_| Err(format!("no sign of life within {TRY_TIMEOUT_MS} ms")));
+            let replaced = doubted.clone().filter(|old| result.as_ref().is_ok_and(|new| !Arc::ptr_eq(old, new)));
             this.tried(doubted, result);
+            if let Some(old) = replaced {
+                // Calls wait over it still. One that is merely slower than a new one is not silent.
+                let rest = end.saturating_sub(this.shared.env.uptime());
+                let lives = this.shared.env.timeout(rest, this.ask(&old)).await;
+                old.silent.store(!matches!(lives, Ok(Ok(()))), Ordering::Relaxed);
+            }
         }));
     }
 
@@ -208,7 +218,7 @@ impl Address {
                 self.open(&mut circuit, why);
             }
         }
-        drop(circuit);
+        // Before anybody can see that the try is over.
         self.shared.tried.send_replace(());
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use super::{
-    address::{Address, Connection, LEFT_ALONE_MAX_MS, Shared, lock},
+    address::{Address, Connection, LEFT_ALONE_MAX_MS, Shared, TRY_TIMEOUT_MS, lock},
     metrics::PeerMetrics,
     network::Network,
 };
@@ -70,7 +70,7 @@ pub(super) struct Addresses {
     shared: Arc<Shared>,
     known: Mutex<Known>,
     /// Held by the one that looks names up.
-    lookup: tokio::sync::Mutex<()>,
+    lookup: Arc<tokio::sync::Mutex<()>>,
     turn: AtomicUsize,
 }
 
@@ -91,12 +91,14 @@ impl Addresses {
             None => Known { stale_at: Some(Duration::ZERO), ..Known::default() },
         };
         let (known, turn) = (Mutex::new(known), AtomicUsize::new(0));
-        Arc::new(Self { urls: urls.to_vec(), shared, known, lookup: tokio::sync::Mutex::default(), turn })
+        Arc::new(Self { urls: urls.to_vec(), shared, known, lookup: Arc::default(), turn })
     }
 
     /// Where to send the next attempt: in turn, elsewhere than those before if possible. Waits only when no connection is
-    /// good, and then for whichever is made first; failing that, one in doubt will do. The error says why there is none.
+    /// good, and then for whichever is made first, as long as one try may take; failing that, one in doubt will do. The error
+    /// says why there is none.
     pub async fn next(self: &Arc<Self>, before: &[Attempt]) -> Result<Attempt, String> {
+        let end = self.shared.env.uptime() + Duration::from_millis(TRY_TIMEOUT_MS);
         self.refresh().await;
         loop {
             let mut tried = self.shared.tried.subscribe();
@@ -114,12 +116,17 @@ impl Addresses {
             {
                 return Ok(next);
             }
-            if !list.iter().any(|address| address.is_trying()) {
+            let wait = if list.iter().any(|address| address.is_trying()) {
+                end.saturating_sub(self.shared.env.uptime())
+            } else {
+                // A try may have ended since the connections were looked at.
+                Duration::ZERO
+            };
+            // Several tries may follow each other without end.
+            if self.shared.env.timeout(wait, tried.changed()).await.is_err() {
                 let whys: Vec<String> = list.iter().map(|address| address.why()).collect();
                 return Err(if whys.is_empty() { "it has no address".to_owned() } else { whys.join(", ") });
             }
-            // The sender is there as long as this.
-            let _ = tried.changed().await;
         }
     }
 
@@ -158,21 +165,22 @@ impl Addresses {
 
     /// Looks names up when that is due: at first every call waits for it, later none does.
     async fn refresh(self: &Arc<Self>) {
-        let (unknown, due) = {
-            let known = lock(&self.known);
-            (known.list.is_empty(), known.stale_at.is_some_and(|at| at <= self.shared.env.uptime()))
-        };
-        if unknown && due {
+        let due = || lock(&self.known).stale_at.is_some_and(|at| at <= self.shared.env.uptime());
+        if !due() {
+            return;
+        }
+        if self.list().is_empty() {
             let _one = self.lookup.lock().await;
-            if lock(&self.known).stale_at.is_some_and(|at| at <= self.shared.env.uptime()) {
+            if due() {
                 self.look_up().await;
             }
-        } else if due {
+        } else if let Ok(one) = Arc::clone(&self.lookup).try_lock_owned()
+            && due()
+        {
             let this = self.clone();
             self.shared.env.start(Box::pin(async move {
-                if let Ok(_one) = this.lookup.try_lock() {
-                    this.look_up().await;
-                }
+                this.look_up().await;
+                drop(one);
             }));
         }
     }
@@ -232,7 +240,7 @@ mod tests {
         manual::ManualEnvironment,
         rpc_client::{
             RpcClientMetrics,
-            address::{LEFT_ALONE_MIN_MS, VOUCHED_MS},
+            address::{HEAD_START_MS, LEFT_ALONE_MIN_MS, VOUCHED_MS},
         },
     };
 
@@ -243,23 +251,37 @@ mod tests {
         reached: AtomicBool,
         alive: AtomicBool,
         tries: AtomicUsize,
+        lookups: AtomicUsize,
+        /// Connections are never made.
+        vanish: AtomicBool,
+        /// Which of the next questions are never answered: the lowest bit is the first.
+        deaf: AtomicUsize,
     }
 
     fn network(world: &Arc<World>) -> Network {
         let [name, door, pulse] = [0; 3].map(|_| Arc::clone(world));
         Network {
             resolve: Box::new(move |_, _| {
+                name.lookups.fetch_add(1, Ordering::SeqCst);
                 let ports = lock(&name.ports).clone().ok_or_else(|| io::Error::other("no such name"));
                 let addrs = ports.map(|ports| ports.into_iter().map(|port| ([127, 0, 0, 1], port).into()).collect());
                 async move { addrs }.boxed()
             }),
             connect: Box::new(move |_, url| {
                 door.tries.fetch_add(1, Ordering::SeqCst);
+                if door.vanish.load(Ordering::SeqCst) {
+                    return std::future::pending().boxed();
+                }
                 let reached = door.reached.load(Ordering::SeqCst);
                 async move { if reached { Ok(Endpoint::from(url).connect_lazy()) } else { Err("refused".into()) } }
                     .boxed()
             }),
             ask: Box::new(move |_| {
+                let deaf = pulse.deaf.load(Ordering::SeqCst);
+                pulse.deaf.store(deaf >> 1, Ordering::SeqCst);
+                if deaf & 1 == 1 {
+                    return std::future::pending().boxed();
+                }
                 let alive = pulse.alive.load(Ordering::SeqCst);
                 async move { if alive { Ok(()) } else { Err("silent".into()) } }.boxed()
             }),
@@ -297,6 +319,21 @@ mod tests {
         }
     }
 
+    const STEP_MS: u64 = 10;
+
+    /// Lets time pass while tasks run.
+    async fn tick(clock: &ManualEnvironment, ms: u64) {
+        for _ in 0..ms / STEP_MS {
+            for _ in 0..16 {
+                tokio::task::yield_now().await;
+            }
+            clock.advance(Duration::from_millis(STEP_MS));
+        }
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
     async fn names_are_looked_up_again_and_what_they_stood_for_is_kept_over_a_failure() {
         let (clock, world, addresses) = peer("http://peer:9");
@@ -308,10 +345,12 @@ mod tests {
         assert_eq!(asked(&addresses).await, [1, 2], "not yet");
         let gone = addresses.list()[1].any().expect("connected");
         clock.advance(Duration::from_millis(RESOLVE_INTERVAL_MS));
-        asked(&addresses).await;
+        let next = || addresses.next(&[]);
+        drop(tokio::join!(next(), next(), next()));
         while asked(&addresses).await != [1, 3] {
             tokio::task::yield_now().await;
         }
+        assert_eq!(world.lookups.load(Ordering::SeqCst), 2, "one for all callers");
         assert!(Arc::ptr_eq(&kept, &addresses.list()[0]), "its connection is kept");
         assert_eq!(Arc::strong_count(&gone), 1, "that of an address that is gone is not");
 
@@ -394,6 +433,42 @@ mod tests {
         assert!(last.address.good().is_none());
         last.answered();
         assert!(last.address.good().is_some());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_one_try_after_the_other() {
+        let (clock, world, addresses) = peer("http://peer:9");
+        *lock(&world.ports) = Some(vec![1, 2]);
+        addresses.refresh().await;
+        world.vanish.store(true, Ordering::SeqCst);
+        addresses.list()[0].try_if_due();
+        tick(&clock, TRY_TIMEOUT_MS / 2).await;
+        // The two tries overlap, and so would those after them.
+        let mut caller = Box::pin(addresses.next(&[]));
+        assert!((&mut caller).now_or_never().is_none(), "it waits");
+        tick(&clock, TRY_TIMEOUT_MS - STEP_MS).await;
+        assert!((&mut caller).now_or_never().is_none(), "a try has its time");
+        tick(&clock, 2 * STEP_MS).await;
+        let why = caller.now_or_never().expect("it waits no longer").err().expect("not reached");
+        assert!(why.starts_with("127.0.0.1:1: no sign of life"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_in_whose_place_there_is_a_new_one_is_silent_unless_it_answers_within_the_try() {
+        // The first question goes over the old one, the second over the new one, the third over the old one.
+        for (deaf, silent) in [(0b101, true), (0b001, false)] {
+            let (clock, world, addresses) = peer("http://127.0.0.1:9");
+            let old = addresses.next(&[]).await.expect("connected");
+            world.deaf.store(deaf, Ordering::SeqCst);
+            clock.advance(Duration::from_millis(VOUCHED_MS));
+            old.doubt();
+            tick(&clock, HEAD_START_MS).await;
+            let new = old.address.good().expect("connected");
+            assert!(!Arc::ptr_eq(&new, &old.connection));
+            assert!(!old.is_silent(), "it has time");
+            tick(&clock, TRY_TIMEOUT_MS).await;
+            assert_eq!(old.is_silent(), silent);
+        }
     }
 
     #[tokio::test]

@@ -131,6 +131,25 @@ async fn a_call_that_takes_long_is_joined_by_one_elsewhere_and_the_first_answer_
 }
 
 #[tokio::test]
+async fn what_is_sent_one_at_a_time_has_no_other_beside_it_unless_its_address_is_silent() {
+    let both = [start().await, start().await];
+    let (peer, _) = counted(&both.each_ref().map(|running| running.addr));
+    let call = both[0].call(Duration::from_secs(2));
+    stock_repeating(&peer, &call, Repeat::OneAtATime, "slow").await.expect_err("too slow");
+    assert_eq!(seen(&both[0]) + seen(&both[1]), 1);
+
+    let silent = listener().await;
+    let (peer, count) = counted(&[silent.addr(), both[0].addr]);
+    while count(&retries("slow")) == 0 {
+        let begin = Instant::now();
+        let answer = stock_repeating(&peer, &both[0].call(DEADLINE), Repeat::OneAtATime, "widget").await;
+        answer.expect("the other answers");
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    }
+    assert_eq!(count(DOWN), 1, "it is found out before");
+}
+
+#[tokio::test]
 async fn what_a_peer_has_decided_is_not_sent_again() {
     let both = [start().await, start().await];
     let (peer, count) = counted(&both.each_ref().map(|running| running.addr));
@@ -139,7 +158,8 @@ async fn what_a_peer_has_decided_is_not_sent_again() {
         ("too much", Repeat::Safe, Reason::Overloaded, 1),
         ("panic", Repeat::Safe, Reason::Internal, 1),
         ("cannot", Repeat::Unsent, Reason::Unavailable, 1),
-        ("cannot", Repeat::Safe, Reason::Unavailable, 2),
+        ("cannot", Repeat::Safe, Reason::Unavailable, 1),
+        ("cannot", Repeat::SafeElsewhere, Reason::Unavailable, 2),
     ] {
         let before = seen(&both[0]) + seen(&both[1]);
         let failure = stock_repeating(&peer, &both[0].call(DEADLINE), repeat, item).await.expect_err("fails");
@@ -158,7 +178,8 @@ async fn the_budget_bounds_what_is_sent_again() {
     let calls = 200;
     let spare = usize::try_from(u64::from(BUDGET_FLOOR_PER_S) * BUDGET_WINDOW_S).expect("small");
     let most = calls + spare + calls * usize::try_from(BUDGET_PERCENT).expect("small") / 100;
-    join_all((0..calls).map(async |_| stock(&peer, &both[0].call(DEADLINE), "cannot").await)).await;
+    let call = both[0].call(DEADLINE);
+    join_all((0..calls).map(|_| stock_repeating(&peer, &call, Repeat::SafeElsewhere, "cannot"))).await;
     assert!(calls + spare < asked() && asked() <= most, "{} of at most {most}", asked());
     let (before, refused) = (asked(), count(&retries("no_budget")));
     assert!(refused > 0);
