@@ -15,8 +15,8 @@ use crate::{
 
 /// Most orders that wait for a commit; more are refused as overload.
 pub const COMMIT_QUEUE_MAX: usize = 4096;
-/// How often an order whose commit failed is committed again under the same id.
-pub const COMMIT_RETRIES_MAX: u32 = 3;
+/// How often an order whose commit failed is committed again under the same id. The edge then tries another order service.
+pub const COMMIT_RETRIES_MAX: u32 = 2;
 /// First wait before that, in milliseconds; it doubles.
 pub const COMMIT_BACKOFF_MS: u64 = 20;
 /// How long the ledger may take for one batch, in milliseconds. Then it is in doubt, and the next batch is tried: one that

@@ -176,7 +176,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// The confirmed order that this key belongs to.
     async fn order_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError>;
 
-    /// A confirmed order.
+    /// The order that a client's hold has become, for who is about to order on it. Does not wait for clients that read.
+    async fn order_of_hold(&self, hold: ReservationId) -> Result<Option<Order>, LedgerError>;
+
+    /// A confirmed order, for a client.
     async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError>;
 
     /// Confirmed orders.

@@ -163,7 +163,7 @@ impl PlaceOrder {
     async fn replay(&self, run: &Run<'_>) -> Result<Option<Placed>, Failure> {
         // The hold first: if it is an order by now, the key that has it is seen afterwards.
         let sold = match run.placement.reservation {
-            Some(hold) => self.ledger.order(hold).await?,
+            Some(hold) => self.ledger.order_of_hold(hold).await?,
             None => None,
         };
         if let Some(taken) = self.ledger.order_by_key(&run.request_key()).await? {

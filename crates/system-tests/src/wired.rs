@@ -348,6 +348,11 @@ impl Ledger for ScriptedLedger {
         self.ledger.order_by_key(key).await
     }
 
+    async fn order_of_hold(&self, hold: ReservationId) -> Result<Option<Order>, LedgerError> {
+        self.before_read().await;
+        self.ledger.order_of_hold(hold).await
+    }
+
     async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
         self.before_read().await;
         self.ledger.order(id).await

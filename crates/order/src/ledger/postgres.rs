@@ -148,6 +148,10 @@ impl Ledger for PostgresLedger {
         self.call(|session| self.read_by_key(session, key)).await
     }
 
+    async fn order_of_hold(&self, hold: ReservationId) -> Result<Option<Order>, LedgerError> {
+        self.call(|session| self.read_order(session, hold)).await
+    }
+
     async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
         self.pool.read(CALL_MAX_MS, |session| self.read_order(session, id)).await
     }

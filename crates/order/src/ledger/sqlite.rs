@@ -54,8 +54,10 @@ mod verdicts;
 pub const READERS_MAX: u32 = 2;
 /// Connections that read orders for clients. However many do, the protocol does not wait for them.
 pub const CLIENT_READERS_MAX: u32 = 4;
-/// Longest wait for a connection, in milliseconds.
+/// Longest wait of the protocol for a connection, in milliseconds.
 pub const CONNECTION_WAIT_MAX_MS: u64 = 5_000;
+/// The same of a client that reads: it is told before its request's time is over.
+pub const CLIENT_READER_WAIT_MAX_MS: u64 = 1_500;
 /// Longest wait for a lock that another process holds on the file, in milliseconds.
 pub const BUSY_WAIT_MAX_MS: u64 = 2_000;
 /// The write-ahead log is copied into the file when it has so many pages of 4 KiB. Ids are random, so each batch touches
@@ -90,11 +92,11 @@ impl SqliteLedger {
             .pragma("wal_autocheckpoint", WAL_PAGES_MAX.to_string());
         // Negative: KiB, not pages.
         let cached = options.clone().pragma("cache_size", format!("-{PAGE_CACHE_MAX_KIB}"));
-        let writer = pool(1).connect_with(cached).await?;
+        let writer = pool(1, CONNECTION_WAIT_MAX_MS).connect_with(cached).await?;
         sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(|e| LedgerError::Store(Box::new(e)))?;
         let options = options.read_only(true);
-        let readers = pool(READERS_MAX).connect_with(options.clone()).await?;
-        let client_readers = pool(CLIENT_READERS_MAX).connect_with(options).await?;
+        let readers = pool(READERS_MAX, CONNECTION_WAIT_MAX_MS).connect_with(options.clone()).await?;
+        let client_readers = pool(CLIENT_READERS_MAX, CLIENT_READER_WAIT_MAX_MS).connect_with(options).await?;
         let (in_hand, failing) = (outbox::InHand::default(), AtomicBool::new(false));
         Ok(Arc::new(Self { env, writer, readers, client_readers, in_hand, failing }))
     }
@@ -112,10 +114,10 @@ impl SqliteLedger {
     }
 }
 
-fn pool(connections: u32) -> SqlitePoolOptions {
+fn pool(connections: u32, wait_max_ms: u64) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(Duration::from_millis(CONNECTION_WAIT_MAX_MS))
+        .acquire_timeout(Duration::from_millis(wait_max_ms))
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
@@ -189,8 +191,12 @@ impl Ledger for SqliteLedger {
         self.read_by_key(key).await
     }
 
+    async fn order_of_hold(&self, hold: ReservationId) -> Result<Option<Order>, LedgerError> {
+        reads::order(&self.readers, hold).await
+    }
+
     async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
-        self.read_order(id).await
+        reads::order(&self.client_readers, id).await
     }
 
     async fn orders(&self, query: &ListQuery) -> Result<Vec<Order>, LedgerError> {

@@ -49,6 +49,10 @@ impl Ledger for Two {
         self.next().order_by_key(key).await
     }
 
+    async fn order_of_hold(&self, hold: ReservationId) -> Result<Option<Order>, LedgerError> {
+        self.next().order_of_hold(hold).await
+    }
+
     async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
         self.next().order(id).await
     }

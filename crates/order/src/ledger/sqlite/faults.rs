@@ -134,6 +134,7 @@ async fn however_many_clients_read_nobody_who_orders_waits_for_them() {
     let order = bench.order(&lease);
     let ordering = async {
         assert_eq!(ledger.order_by_key(&request_key("k")).await.expect("read"), None);
+        assert_eq!(ledger.order_of_hold(order.id).await.expect("read"), None);
         bench.sell(&order).await;
         ledger.ping().await.expect("well");
     };

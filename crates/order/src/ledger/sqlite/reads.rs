@@ -1,6 +1,7 @@
 //! Confirmed orders by id, by key and by page.
 
 use contracts::values::ReservationId;
+use sqlx::SqlitePool;
 
 use super::{SqliteLedger, commit, json_texts};
 use crate::ledger::{
@@ -23,13 +24,12 @@ pub(super) const PAGE_OF_ITEM: &str = "
 /// Above every id: the first page has no order before it.
 const ABOVE_ALL_IDS: &str = "~";
 
-impl SqliteLedger {
-    pub(super) async fn read_order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
-        let row: Option<OrderRow> =
-            sqlx::query_as(ORDER).bind(id.to_string()).fetch_optional(&self.client_readers).await?;
-        row.map(Order::try_from).transpose()
-    }
+pub(super) async fn order(readers: &SqlitePool, id: ReservationId) -> Result<Option<Order>, LedgerError> {
+    let row: Option<OrderRow> = sqlx::query_as(ORDER).bind(id.to_string()).fetch_optional(readers).await?;
+    row.map(Order::try_from).transpose()
+}
 
+impl SqliteLedger {
     pub(super) async fn read_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
         let row: Option<KeyedRow> =
             sqlx::query_as(commit::BY_KEY).bind(json_texts([key.as_str()])).fetch_optional(&self.readers).await?;
