@@ -8,7 +8,7 @@ use axum::{
 use contracts::{
     Failure, Reason,
     inventory::v1::{
-        GetStockRequest, ReleaseRequest, ReserveRequest, RestockRequest,
+        GetStockRequest, ReleaseRequest, ReserveRequest, ReserveResponse, RestockRequest,
         inventory_service_client::InventoryServiceClient, reserve_response::Outcome,
     },
     values::{Item, Quantity, ReservationId, Token, Ttl},
@@ -26,7 +26,7 @@ use crate::{
     orders, path,
     problem::Problem,
     query,
-    routes::Shared,
+    routes::{Edge, Shared},
 };
 
 /// `POST /reserve`. Not enough stock is an outcome, not a problem.
@@ -47,24 +47,24 @@ pub async fn reserve(
         return Err(bad.into());
     };
 
+    let made = attempt_s_id(&context.attempt_id, &item, quantity);
     let message = ReserveRequest {
-        reservation_id: Some(id.unwrap_or_else(|| attempt_s_id(&context.attempt_id, &item, quantity)).to_string()),
+        // Of one that is made here the ledger knows nothing.
+        skip_verdict: id.is_none(),
+        reservation_id: Some(id.unwrap_or(made).to_string()),
         item: item.to_string(),
         quantity: quantity.get(),
         ttl: ttl.map(|ttl| ttl.duration().try_into().expect("at most a day")),
         least_epoch: 0,
-        for_order: false,
     };
-    let answer = edge
-        .inventory
-        .unary(
-            &context.call,
-            "inventory.v1.InventoryService/Reserve",
-            Repeat::Safe,
-            message,
-            |channel, request| async move { InventoryServiceClient::new(channel).reserve(request).await },
-        )
-        .await?;
+    let answer = match ask(&edge, &context, message.clone()).await {
+        // A gateway's first try made it, and it has ended since: the client has not heard of it.
+        Err(failure) if failure.reason == Reason::ReservationReleased && id.is_none() => {
+            let reservation_id = Some(edge.env.uuid().to_string());
+            ask(&edge, &context, ReserveRequest { reservation_id, ..message }).await?
+        }
+        answer => answer?,
+    };
     let body = match answer.outcome.ok_or_else(|| Failure::internal("an answer without its outcome"))? {
         Outcome::Held(held) => json!({
             "success": true,
@@ -75,6 +75,18 @@ pub async fn reserve(
         Outcome::Insufficient(short) => json!({ "success": false, "remaining": short.remaining }),
     };
     Ok(Json(body).into_response())
+}
+
+async fn ask(edge: &Edge, context: &Context, message: ReserveRequest) -> Result<ReserveResponse, Failure> {
+    edge.inventory
+        .unary(
+            &context.call,
+            "inventory.v1.InventoryService/Reserve",
+            Repeat::SafeElsewhere,
+            message,
+            |channel, request| async move { InventoryServiceClient::new(channel).reserve(request).await },
+        )
+        .await
 }
 
 /// The id of a hold that the client gave none: every repeat of the attempt, here or by a gateway, meets the same hold.
@@ -103,7 +115,7 @@ pub async fn release(
         .unary(
             &context.call,
             "inventory.v1.InventoryService/Release",
-            Repeat::Safe,
+            Repeat::SafeElsewhere,
             message,
             |channel, request| async move { InventoryServiceClient::new(channel).release(request).await },
         )
@@ -131,7 +143,7 @@ pub async fn read(
         .unary(
             &context.call,
             "inventory.v1.InventoryService/GetStock",
-            Repeat::Safe,
+            Repeat::SafeElsewhere,
             message,
             |channel, request| async move { InventoryServiceClient::new(channel).get_stock(request).await },
         )
@@ -164,7 +176,7 @@ pub async fn restock(
         .unary(
             &context.call,
             "inventory.v1.InventoryService/Restock",
-            Repeat::Safe,
+            Repeat::SafeElsewhere,
             message,
             |channel, request| async move { InventoryServiceClient::new(channel).restock(request).await },
         )

@@ -94,7 +94,7 @@ pub async fn create(
         .unary(
             &context.call,
             "orders.v1.OrderService/CreateOrder",
-            Repeat::Safe,
+            Repeat::SafeElsewhere,
             message,
             |channel, request| async move { OrderServiceClient::new(channel).create_order(request).await },
         )
@@ -121,9 +121,13 @@ pub async fn read(
     let message = GetOrderRequest { id: id.to_string() };
     let answer = edge
         .orders
-        .unary(&context.call, "orders.v1.OrderService/GetOrder", Repeat::Safe, message, |channel, request| async move {
-            OrderServiceClient::new(channel).get_order(request).await
-        })
+        .unary(
+            &context.call,
+            "orders.v1.OrderService/GetOrder",
+            Repeat::SafeElsewhere,
+            message,
+            |channel, request| async move { OrderServiceClient::new(channel).get_order(request).await },
+        )
         .await
         .map_err(Problem::in_url)?;
     Ok(Json(OrderBody::new(answer.order)?).into_response())
@@ -161,7 +165,7 @@ pub async fn list(
         .unary(
             &context.call,
             "orders.v1.OrderService/ListOrders",
-            Repeat::Safe,
+            Repeat::SafeElsewhere,
             message,
             |channel, request| async move { OrderServiceClient::new(channel).list_orders(request).await },
         )

@@ -42,10 +42,14 @@ impl InventoryGrpc {
 
     async fn reserve(&self, call: &Call, message: &ReserveMessage) -> Result<ReserveResponse, Failure> {
         let request = self.parse_reserve(message)?;
-        // An id that was made here nobody has used before, and of one that the order service derived nobody else knows.
-        let may_be_judged = message.reservation_id.is_some() && request.id.is_client() && !message.for_order;
+        // An id that is made here nobody has used before, and of one that the order service derived nobody else knows.
+        let may_be_judged = message.reservation_id.is_some() && request.id.is_client() && !message.skip_verdict;
         let reserved = if may_be_judged {
-            self.reservations.reserve_unjudged(call, &request).await?
+            let request = request.clone();
+            self.to_its_end(call, move |reservations, call| async move {
+                reservations.reserve_unjudged(&call, &request).await
+            })
+            .await?
         } else {
             self.reservations.reserve(call, &request).await?
         };

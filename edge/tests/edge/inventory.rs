@@ -49,6 +49,22 @@ async fn a_reserve_that_is_repeated_for_the_client_asks_for_the_same_hold() {
     });
 }
 
+/// The gateway's first try may have made a short hold that has ended before its second.
+#[tokio::test]
+async fn a_hold_that_the_client_has_not_heard_of_cannot_have_ended_for_it() {
+    let system = System::start().await;
+    system.peers.behave(Behaviour::Fail(Failure::of(Reason::ReservationReleased)));
+    system.post("/reserve", r#"{"item":"widget","quantity":3}"#).await.problem(Reason::ReservationReleased);
+    let own = json!({ "item": "widget", "quantity": 3, "reservation_id": RESERVATION_ID }).to_string();
+    system.post("/reserve", &own).await.problem(Reason::ReservationReleased);
+    system.peers.seen(|seen| {
+        let asked: Vec<_> = seen.reserves.iter().map(|one| (one.reservation_id.as_deref(), one.skip_verdict)).collect();
+        assert_eq!(asked.len(), 3, "{asked:?}");
+        assert!(asked[0].1 && asked[1].1 && asked[0].0 != asked[1].0, "{asked:?}");
+        assert_eq!(asked[2], (Some(RESERVATION_ID), false), "it is the client's to choose another");
+    });
+}
+
 #[tokio::test]
 async fn too_little_stock_is_an_outcome_of_a_reserve() {
     let system = System::start().await;

@@ -21,7 +21,7 @@ use service::{
     environment::{Env, RealEnvironment},
     http::HttpMetrics,
     rpc::{RpcMetrics, RpcServer},
-    rpc_client::Peer,
+    rpc_client::{Peer, RpcClientMetrics},
     server::{Limits, Listener, serve},
 };
 use tokio::runtime::Runtime;
@@ -196,7 +196,7 @@ async fn assemble(peers: Peers) -> Router {
     let url = [format!("http://{}", listener.addr()).parse().expect("a URL")];
     let serving = serve(listener, server.router(), Limits::internal(), Arc::clone(&env), CancellationToken::new());
     env.start(Box::pin(serving));
-    let peer = |name| Peer::new(name, &url, Arc::clone(&env)).expect("a URL");
+    let peer = |name| Peer::new(name, &url, Arc::clone(&env), &RpcClientMetrics::default()).expect("a URL");
     let metrics = HttpMetrics::register(&mut Registry::default());
     edge::router(Arc::clone(&env), peer("order"), peer("inventory"), metrics, Arc::new(|| true))
 }

@@ -41,7 +41,7 @@ fn good() -> ReserveRequest {
         quantity: 2,
         ttl: None,
         least_epoch: 0,
-        for_order: false,
+        skip_verdict: false,
     }
 }
 
@@ -85,7 +85,7 @@ async fn a_bad_reserve_names_every_bad_field_and_changes_nothing() {
                 quantity: 0,
                 ttl: Some(span(-1, 0)),
                 least_epoch: -1,
-                for_order: true,
+                skip_verdict: true,
             },
             &["reservation_id", "item", "quantity", "ttl", "least_epoch"],
         ),
@@ -151,7 +151,7 @@ async fn only_an_id_that_somebody_may_have_used_is_asked_about() {
     for (request, questions) in [
         (good(), 1),
         (good(), 1),
-        (ReserveRequest { for_order: true, ..good() }, 0),
+        (ReserveRequest { skip_verdict: true, ..good() }, 0),
         (ReserveRequest { reservation_id: Some(Uuid::new_v8([5; 16]).to_string()), ..good() }, 0),
         (ReserveRequest { reservation_id: None, ..good() }, 0),
     ] {
