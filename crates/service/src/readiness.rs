@@ -77,6 +77,9 @@ pub async fn keep(env: Env, health: Health, services: &[&'static str], check: Ch
     }
 }
 
+/// What a health report says of a process that does not serve, beside its parts.
+pub const NOT_SERVING: (&str, &str) = ("process", "it has not begun to serve, or is about to end");
+
 /// For `/readyz`: ready while the process serves and the first store answers. The others are told, and recover by
 /// themselves.
 pub fn report(lifecycle: &Lifecycle, checks: Vec<Check>) -> HealthCheck {
@@ -91,8 +94,14 @@ pub fn report(lifecycle: &Lifecycle, checks: Vec<Check>) -> HealthCheck {
             let answers = join_all(checks.iter().map(ask)).await;
             let ready = serving && answers.first().is_none_or(|(_, answer)| answer.is_ok());
             let parts = answers.iter().map(|(name, answer)| (name.clone(), answer.is_ok())).collect();
-            let causes = answers.into_iter().filter_map(|(name, answer)| Some((name, answer.err()?))).collect();
+            let failing = answers.into_iter().filter_map(|(name, answer)| Some((name, answer.err()?)));
+            let causes = failing.chain(not_serving(serving)).collect();
             HealthReport { ready, parts, causes }
         })
     })
+}
+
+/// The cause to tell, unless the process is serving.
+pub fn not_serving(serving: bool) -> Option<(String, String)> {
+    (!serving).then(|| (NOT_SERVING.0.to_owned(), NOT_SERVING.1.to_owned()))
 }

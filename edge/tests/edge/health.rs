@@ -36,6 +36,7 @@ async fn a_draining_edge_is_not_ready_but_lives() {
     system.ready.store(false, Ordering::Relaxed);
     let problem = system.get("/readyz").await.problem(Reason::Unavailable);
     assert_eq!(problem["parts"]["order"], "ok");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("about to end")), "{problem}");
     let live = system.get("/healthz").await;
     assert_eq!((live.status, live.json()), (200, json!({ "status": "ok" })));
 }
