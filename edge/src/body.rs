@@ -37,7 +37,7 @@ const BODY_DRAIN_BYTES_MAX: usize = 1024 * 1024;
 const BODY_DRAIN_TIMEOUT_MS: u64 = 2_000;
 
 /// Bodies that are being read at a time, by all requests.
-pub const BODIES_MAX: usize = 1024;
+pub const BODIES_MAX: usize = 2048;
 
 /// Reads a JSON object, or says why it is none: 408, 413, 415 or 400.
 pub async fn object(edge: &Edge, context: &Context, headers: &HeaderMap, body: Body) -> Result<Object, Problem> {

@@ -14,7 +14,7 @@ pub const READS_IN_FLIGHT_MAX: usize = 1024;
 /// Pages of orders under way at a time: each costs as much as a hundred other reads.
 pub const PAGES_IN_FLIGHT_MAX: usize = 64;
 /// Writes under way at a time. All kinds together are fewer than one connection to a service takes.
-pub const WRITES_IN_FLIGHT_MAX: usize = 1024;
+pub const WRITES_IN_FLIGHT_MAX: usize = 2048;
 
 /// For all requests.
 pub struct Room {
