@@ -100,11 +100,11 @@ pub static OPERATIONS: [Operation; 14] = [
         tag: "stock",
         summary: "Set stock aside",
         description: "Not enough stock is an outcome, not a problem. With a `reservation_id` it is one hold however often it \
-                      is sent, and each repeat starts its time anew.",
+                      is sent, and a repeat may lengthen its time.",
         parameters: &[],
         body: Some("NewReservation"),
         success: (200, "Reservation"),
-        reasons: &[ReservationMismatch, ReservationReleased],
+        reasons: &[ReservationMismatch, ReservationReleased, ReservationConfirmed],
     },
     Operation {
         method: Method::DELETE,
@@ -113,7 +113,7 @@ pub static OPERATIONS: [Operation; 14] = [
         id: "releaseReservation",
         tag: "stock",
         summary: "Release a hold",
-        description: "The stock is back on sale. What is no UUID names no reservation.",
+        description: "The stock is back on sale; so it is when the time of the hold is over. What is no UUID names no reservation.",
         parameters: &["ReservationId"],
         body: None,
         success: (204, "Released"),

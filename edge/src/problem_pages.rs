@@ -106,7 +106,7 @@ fn page_html(reason: Reason) -> String {
         ("Is repeating safe?", reason.retry().advice().to_owned()),
         ("What to do", reason.remedy().to_owned()),
     ];
-    let facts = facts.map(|(name, text)| format!("<dt>{name}</dt>\n<dd>{}</dd>\n", escape(&text)));
+    let facts = facts.map(|(name, text)| format!("<dt>{name}</dt>\n<dd>{}</dd>\n", marked(&text)));
     let back = format!("<p><a href=\"{PROBLEMS}\">All problems</a></p>\n");
     html(reason.title(), &format!("<dl>\n{}</dl>\n{back}", facts.concat()))
 }
@@ -114,7 +114,7 @@ fn page_html(reason: Reason) -> String {
 fn list_html() -> String {
     let row = |reason: &Reason| {
         let (page, name) = (page_of(*reason), reason.name());
-        let (status, meaning) = (reason.http_status(), escape(reason.meaning()));
+        let (status, meaning) = (reason.http_status(), marked(reason.meaning()));
         format!("<tr><td>{status}</td><td><a href=\"{page}\">{name}</a></td><td>{meaning}</td></tr>\n")
     };
     let rows: String = Reason::ALL.iter().map(row).collect();
@@ -129,6 +129,14 @@ fn html(title: &str, body: &str) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
          <link rel=\"stylesheet\" href=\"/docs/problems.css\">\n</head>\n<body>\n<h1>{title}</h1>\n{body}</body>\n</html>\n"
     )
+}
+
+/// What stands between backticks is code.
+fn marked(text: &str) -> String {
+    let parts = escape(text);
+    let mut parts = parts.split('`');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.enumerate().fold(first, |html, (n, part)| html + if n % 2 == 0 { "<code>" } else { "</code>" } + part)
 }
 
 fn escape(text: &str) -> String {
@@ -149,6 +157,16 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn code_is_marked() {
+        assert_eq!(marked("`a` or `<b>`: c"), "<code>a</code> or <code>&lt;b&gt;</code>: c");
+        assert!(Reason::ALL.iter().all(|reason| {
+            [reason.meaning(), reason.remedy(), reason.retry().advice()]
+                .iter()
+                .all(|text| text.matches('`').count() % 2 == 0)
+        }));
+    }
 
     #[test]
     fn nothing_in_a_text_is_markup() {

@@ -53,14 +53,15 @@ fn behind_front(routes: Router<Shared>, edge: Shared) -> Router {
 mod tests {
     use std::task::Poll;
 
-    use axum::{body::Body, routing::any};
+    use axum::{
+        body::Body,
+        routing::{any, get},
+    };
     use http::{Method, Request, Response, StatusCode, header::RETRY_AFTER};
     use http_body_util::BodyExt;
     use serde_json::Value;
-    use service::environment::RealEnvironment;
+    use service::{environment::RealEnvironment, rpc_client::RpcClientMetrics};
     use tower::ServiceExt;
-
-    use service::rpc_client::RpcClientMetrics;
 
     use super::*;
 

@@ -91,7 +91,10 @@ fn inputs() -> Map<String, Value> {
                 "item": item,
                 "item_id": alias,
                 "quantity": quantity,
-                "reservation_id": v4("A hold of the same item and quantity, which becomes the order: a version 4 UUID."),
+                "reservation_id": v4(
+                    "A hold of the same item and quantity, which becomes the order: a version 4 UUID. Under an id that is \
+                     not known the order is placed from free stock.",
+                ),
             },
             "oneOf": item_or_alias,
         },
@@ -104,7 +107,7 @@ fn inputs() -> Map<String, Value> {
                 "item_id": alias,
                 "quantity": quantity,
                 "ttl_seconds": {
-                    "description": "How long the hold is kept, from the latest repeat on; a JSON integer.",
+                    "description": "How long the hold is kept, in seconds; a JSON integer.",
                     "type": "integer",
                     "format": "int32",
                     "minimum": 1,
@@ -136,9 +139,8 @@ fn inputs() -> Map<String, Value> {
 
 fn item_pattern() -> String {
     let escape = |c: char| if c.is_ascii_graphic() { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
-    let ranges = NOT_IN_ITEMS.iter().map(|(first, last)| match first == last {
-        true => escape(*first),
-        false => format!("{}-{}", escape(*first), escape(*last)),
+    let ranges = NOT_IN_ITEMS.iter().map(|(first, last)| {
+        if first == last { escape(*first) } else { format!("{}-{}", escape(*first), escape(*last)) }
     });
     format!(r"^(?!\s)(?!\.\.?$)[^{}]+(?<!\s)$", ranges.collect::<String>())
 }
@@ -351,7 +353,7 @@ fn responses() -> Value {
     let page = crate::problem_pages::page(Reason::InsufficientStock);
     let html = json!({ "text/html": { "schema": { "type": "string" } } });
     let both = |schema: &str, example: Value| {
-        let mut content = json_content(schema, json!({ "page": { "value": example } }));
+        let mut content = json_content(schema, &json!({ "page": { "value": example } }));
         content["text/html"] = html["text/html"].clone();
         content
     };
@@ -362,30 +364,30 @@ fn responses() -> Value {
             answer(
                 "The order, placed by this request or, with its key, by an earlier one.",
                 &[("Location", "Location"), ("Idempotent-Replayed", "IdempotentReplayed")],
-                json_content("Order", json!({ "order": { "value": order } })),
+                json_content("Order", &json!({ "order": { "value": order } })),
             ),
             json!({
-                "order": link("getOrder", json!({ "id": "$response.body#/id" }), "The order."),
-                "stock": link("getStock", json!({ "item": "$response.body#/item" }), "What is left."),
+                "order": link("getOrder", &json!({ "id": "$response.body#/id" }), "The order."),
+                "stock": link("getStock", &json!({ "item": "$response.body#/item" }), "What is left."),
             }),
         ),
-        "Order": answer("The order.", &[], json_content("Order", json!({ "order": { "value": order } }))),
+        "Order": answer("The order.", &[], json_content("Order", &json!({ "order": { "value": order } }))),
         "OrderPage": with_links(
             answer(
                 "A page of orders, the newest first.",
                 &[],
-                json_content("OrderPage", json!({ "last": { "value": { "orders": [order], "next_page_token": "" } } })),
+                json_content("OrderPage", &json!({ "last": { "value": { "orders": [order], "next_page_token": "" } } })),
             ),
             json!({
-                "next": link("listOrders", json!({ "page_token": "$response.body#/next_page_token" }), "The next page."),
-                "newest": link("getOrder", json!({ "id": "$response.body#/orders/0/id" }), "The newest order."),
+                "next": link("listOrders", &json!({ "page_token": "$response.body#/next_page_token" }), "The next page."),
+                "newest": link("getOrder", &json!({ "id": "$response.body#/orders/0/id" }), "The newest order."),
             }),
         ),
         "Reservation": with_links(
             answer(
                 "The hold, or how little there is: too little stock is no problem here.",
                 &[],
-                json_content("Reservation", json!({
+                json_content("Reservation", &json!({
                     "held": { "value": held },
                     "not_held": { "value": { "success": false, "remaining": 3 } },
                 })),
@@ -393,7 +395,7 @@ fn responses() -> Value {
             json!({
                 "release": link(
                     "releaseReservation",
-                    json!({ "id": "$response.body#/reservation_id" }),
+                    &json!({ "id": "$response.body#/reservation_id" }),
                     "Gives the stock back.",
                 ),
                 "order": {
@@ -411,13 +413,13 @@ fn responses() -> Value {
         "Stock": answer(
             "Units that are free.",
             &[],
-            json_content("Stock", json!({ "stock": { "value": { "item": "widget", "stock": 98 } } })),
+            json_content("Stock", &json!({ "stock": { "value": { "item": "widget", "stock": 98 } } })),
         ),
-        "Alive": answer("It lives.", &[], json_content("Alive", json!({ "alive": { "value": { "status": "ok" } } }))),
+        "Alive": answer("It lives.", &[], json_content("Alive", &json!({ "alive": { "value": { "status": "ok" } } }))),
         "Ready": answer(
             "Orders can be placed; `degraded` if not all of them.",
             &[],
-            json_content("Ready", json!({ "ready": ready("ready", "ok"), "degraded": ready("degraded", "failing") })),
+            json_content("Ready", &json!({ "ready": ready("ready", "ok"), "degraded": ready("degraded", "failing") })),
         ),
         "OpenApi": answer(
             "This document.",
@@ -439,7 +441,7 @@ fn responses() -> Value {
     })
 }
 
-fn json_content(schema: &str, examples: Value) -> Value {
+fn json_content(schema: &str, examples: &Value) -> Value {
     json!({ "application/json": { "schema": reference("schemas", schema), "examples": examples } })
 }
 
@@ -458,7 +460,7 @@ fn with_links(mut answer: Value, links: Value) -> Value {
     answer
 }
 
-fn link(operation: &str, parameters: Value, description: &str) -> Value {
+fn link(operation: &str, parameters: &Value, description: &str) -> Value {
     json!({ "operationId": operation, "parameters": parameters, "description": description })
 }
 
