@@ -111,7 +111,7 @@ reasons! {
     ReservationNotFound "RESERVATION_NOT_FOUND" NotFound 404 AfterChange "No such reservation"
         "Neither the stock store nor the ledger knows this reservation: it never was, the stock store has lost it, or it \
          ended more than a day ago."
-        "Check the id. If the hold has ended, there is nothing left to release: its stock is back on sale.";
+        "Check the id. There is nothing to release: what a hold that ended had set aside is back on sale.";
     MethodNotAllowed "METHOD_NOT_ALLOWED" Unimplemented 405 Never "Method not allowed"
         "The resource does not take this method; the Allow header lists those that it takes."
         "Use one of the methods in Allow.";

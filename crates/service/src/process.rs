@@ -63,7 +63,8 @@ pub async fn serve(
     signals: Signals,
     start: impl Future<Output = Result<Serving, Failed>>,
 ) -> ExitCode {
-    let telemetry = begin(name, settings.telemetry);
+    let telemetry = Telemetry::start(name, settings.telemetry);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
     let code = match until_signal(name, &signals, start, ExitCode::SUCCESS).await {
         Ok(serving) => serving.run(&signals, settings.drain_delay).await,
         Err(code) => code,
@@ -79,16 +80,10 @@ pub async fn once(
     signals: Signals,
     work: impl Future<Output = Result<(), Failed>>,
 ) -> ExitCode {
-    let telemetry = begin(name, settings);
+    let telemetry = Telemetry::start(name, settings);
     let done = until_signal(name, &signals, work, ExitCode::FAILURE).await;
     telemetry.flush().await;
     done.err().unwrap_or(ExitCode::SUCCESS)
-}
-
-fn begin(name: &'static str, settings: TelemetrySettings) -> Telemetry {
-    let telemetry = Telemetry::start(name, settings);
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
-    telemetry
 }
 
 /// The work's result, or the exit code of a process that does not go on.

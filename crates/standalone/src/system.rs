@@ -25,7 +25,6 @@ use order::{
 use prometheus_client::registry::Registry;
 use service::{
     admin,
-    environment::Env,
     http::HttpMetrics,
     lifecycle::{Lifecycle, Serving},
     readiness,

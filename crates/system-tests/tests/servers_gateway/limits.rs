@@ -102,7 +102,7 @@ async fn grpc_is_not_found_and_no_edge_is_asked() {
         assert_eq!(line["upstream"], "", "{line}");
     }
     // A dot alone is no gRPC.
-    for path in ["/openapi.json", "/problems/a.b/c", "/docs/index.html"] {
+    for path in ["/openapi.yaml", "/problems/a.b/c", "/docs/no.html"] {
         target.gateway.http.get(path).await.problem(404, "ROUTE_NOT_FOUND");
     }
     let asked = target.gateway.access_log(paths.len() * 3 + 3).await;
