@@ -63,8 +63,7 @@ pub async fn serve(
     signals: Signals,
     start: impl Future<Output = Result<Serving, Failed>>,
 ) -> ExitCode {
-    let telemetry = Telemetry::start(name, settings.telemetry);
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
+    let telemetry = begin(name, settings.telemetry);
     let code = match until_signal(name, &signals, start, ExitCode::SUCCESS).await {
         Ok(serving) => serving.run(&signals, settings.drain_delay).await,
         Err(code) => code,
@@ -80,10 +79,16 @@ pub async fn once(
     signals: Signals,
     work: impl Future<Output = Result<(), Failed>>,
 ) -> ExitCode {
-    let telemetry = Telemetry::start(name, settings);
+    let telemetry = begin(name, settings);
     let done = until_signal(name, &signals, work, ExitCode::FAILURE).await;
     telemetry.flush().await;
     done.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+fn begin(name: &'static str, settings: TelemetrySettings) -> Telemetry {
+    let telemetry = Telemetry::start(name, settings);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "{name} starts");
+    telemetry
 }
 
 /// The work's result, or the exit code of a process that does not go on.
