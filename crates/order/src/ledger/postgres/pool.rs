@@ -124,8 +124,7 @@ impl Pool {
         limit_ms: u64,
         work: impl FnOnce(Session) -> W,
     ) -> Result<T, LedgerError> {
-        let slot = self.slot(&self.0.slots, SLOT_WAIT_MAX_MS).await?;
-        self.within(limit_ms, async { work(self.take(slot).await?).await }).await
+        self.with_one_of(&self.0.slots, SLOT_WAIT_MAX_MS, limit_ms, work).await
     }
 
     /// The same with one of the connections that are kept for reading.
@@ -134,8 +133,7 @@ impl Pool {
         limit_ms: u64,
         work: impl FnOnce(Session) -> W,
     ) -> Result<T, LedgerError> {
-        let slot = self.slot(&self.0.read_slots, SLOT_WAIT_MAX_MS).await?;
-        self.within(limit_ms, async { work(self.take(slot).await?).await }).await
+        self.with_one_of(&self.0.read_slots, SLOT_WAIT_MAX_MS, limit_ms, work).await
     }
 
     /// The same with the connection that is kept for the ping.
@@ -144,7 +142,17 @@ impl Pool {
         limit_ms: u64,
         work: impl FnOnce(Session) -> W,
     ) -> Result<T, LedgerError> {
-        let slot = self.slot(&self.0.ping_slot, limit_ms).await?;
+        self.with_one_of(&self.0.ping_slot, limit_ms, limit_ms, work).await
+    }
+
+    async fn with_one_of<T, W: Future<Output = Result<T, LedgerError>>>(
+        &self,
+        slots: &Arc<Semaphore>,
+        wait_ms: u64,
+        limit_ms: u64,
+        work: impl FnOnce(Session) -> W,
+    ) -> Result<T, LedgerError> {
+        let slot = self.slot(slots, wait_ms).await?;
         self.within(limit_ms, async { work(self.take(slot).await?).await }).await
     }
 
