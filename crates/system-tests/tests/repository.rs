@@ -18,7 +18,7 @@ const FILE_BYTES_MAX: u64 = 500_000;
 
 /// Which member may depend on which others, tests included. The arrows point inward: a service knows another through
 /// `contracts` only, and nobody depends on `example`, `fuzz`, `standalone` or `system-tests`.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("contracts", &[]),
     ("service", &["contracts"]),
     ("servers", &[]),
@@ -29,6 +29,8 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("load", &["service"]),
     ("example", &["contracts"]),
     ("fuzz", &["broker", "contracts", "edge", "inventory", "order", "service"]),
+    ("simulation", &["broker", "contracts", "inventory", "order", "servers", "service"]),
+    ("chaos", &["contracts", "servers", "service"]),
     ("standalone", &["broker", "contracts", "edge", "inventory", "order", "service"]),
     ("system-tests", &["broker", "contracts", "inventory", "order", "servers", "service"]),
 ];
@@ -205,7 +207,7 @@ fn members_depend_on_each_other_only_along_the_allowed_arrows() {
 fn only_tests_start_servers() {
     let members = members();
     let users = members.iter().filter(|member| member.product_dependencies.contains("servers"));
-    assert_eq!(users.map(|member| member.name.as_str()).collect::<Vec<_>>(), ["system-tests"]);
+    assert_eq!(users.map(|member| member.name.as_str()).collect::<Vec<_>>(), ["chaos", "system-tests"]);
 }
 
 #[test]

@@ -10,12 +10,14 @@ use crate::leftovers::{SharedMemory, processes_in, shared_memory_of, until};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
 /// A run whose command tells its environment, waits for a line and fails with code 3.
 struct Run {
     runner: Child,
+    /// Kept from the runner, which would be waited for with its input closed: then the command ends by itself.
+    input: ChildStdin,
     /// Holds the servers' directories, and is the command's working directory.
     folder: TempDir,
     memory: SharedMemory,
@@ -31,13 +33,14 @@ impl Run {
         let command = "echo $TEST_POSTGRES_URL $TEST_RABBITMQ_URL $TEST_RABBITMQ_DIRECTORY; read line; exit 3";
         runner.args(["run", "--", "sh", "-c", command]).current_dir(folder.path()).env("TMPDIR", folder.path());
         let mut runner = runner.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let input = runner.stdin.take().unwrap();
         let mut lines = BufReader::new(runner.stdout.take().unwrap()).lines();
         let told = timeout(Duration::from_mins(3), lines.next_line()).await.expect("it starts").unwrap().unwrap();
         let named = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("servers-postgres-");
         let postgres = std::fs::read_dir(folder.path()).unwrap().flatten().find(named).unwrap().path();
         let memory = shared_memory_of(&postgres.join("data"));
         assert!(memory.is_there());
-        Self { runner, folder, memory, told }
+        Self { runner, input, folder, memory, told }
     }
 
     fn send(&self, signal: Signal) {
@@ -67,7 +70,7 @@ async fn the_command_has_the_servers_and_gives_its_exit_code() {
     assert!(postgres.starts_with("postgres://postgres@127.0.0.1:"), "{postgres}");
     assert!(rabbitmq.starts_with("amqp://guest:guest@127.0.0.1:"), "{rabbitmq}");
     assert!(PathBuf::from(directory).is_dir());
-    run.runner.stdin.take().unwrap().write_all(b"\n").await.unwrap();
+    run.input.write_all(b"\n").await.unwrap();
     assert_eq!(run.end().await.code(), Some(3));
     run.nothing_runs().await;
     assert_eq!(run.files(), [] as [PathBuf; 0]);

@@ -1,0 +1,1 @@
+//! The real services over simulated stores, network and clock, from a seed.
