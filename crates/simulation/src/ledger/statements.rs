@@ -47,8 +47,10 @@ impl Statements for SimTransaction {
 
     async fn insert_orders(&mut self, orders: &[&NewOrder], now: Timestamp) -> Result<Vec<bool>, LedgerError> {
         let mut places: Vec<usize> = (0..orders.len()).collect();
-        let key = |place: usize| orders[place].key.as_ref().map(|(key, _)| key.as_str());
-        places.sort_by_key(|place| (key(*place).is_none(), key(*place), orders[*place].id));
+        places.sort_by_key(|place| {
+            let NewOrder { id, key, .. } = orders[*place];
+            (key.is_none(), key.as_ref().map(|(key, _)| key.as_str()), key.is_none().then_some(*id))
+        });
         let mut places = places.into_iter().peekable();
         let mut inserted = vec![false; orders.len()];
         let step = |state: &mut State, id: u64| {

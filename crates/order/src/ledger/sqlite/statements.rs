@@ -18,6 +18,7 @@ use crate::ledger::{
 
 pub(super) const EPOCHS: &str = "SELECT item, epoch FROM stock_leases WHERE item IN (SELECT value FROM json_each($1))";
 
+/// In the same order as Postgres has to: of several with one id or key, the same one is created.
 const INSERT_ORDERS: &str = "
     INSERT INTO order_verdicts
         (id, state, item, quantity, epoch, number, request_key, fingerprint, created_at)
@@ -25,6 +26,7 @@ const INSERT_ORDERS: &str = "
         value ->> 'id', 'confirmed', value ->> 'item', value ->> 'quantity', value ->> 'epoch', value ->> 'number',
         value ->> 'key', unhex(value ->> 'fingerprint'), value ->> 'created_at'
     FROM json_each($1) WHERE true
+    ORDER BY value ->> 'key' NULLS LAST, iif(value ->> 'key' IS NULL, value ->> 'id', NULL), key
     ON CONFLICT DO NOTHING
     RETURNING id, request_key";
 
