@@ -7,13 +7,19 @@ use std::{
 };
 
 use async_trait::async_trait;
+use broker::{Broker, BrokerError, Consumer, Message, PublishOutcome, QueueSpec};
 use contracts::values::{Epoch, Lease};
 use futures::{FutureExt, executor::block_on, future::BoxFuture, poll};
-use order::ledger::{
-    CommitOutcome, Ledger, NewOrder, OpenOutcome, Verdict,
-    conformance::{Bench, LedgerFixture, item, request_key, units},
-    postgres::{IDLE_IN_TRANSACTION_MAX_MS, OUTBOX_HOLD_MAX_MS},
+use order::{
+    ledger::{
+        CommitOutcome, Ledger, NewOrder, OpenOutcome, Verdict,
+        conformance::{Bench, LedgerFixture, item, request_key, units},
+        postgres::{IDLE_IN_TRANSACTION_MAX_MS, OUTBOX_HOLD_MAX_MS},
+    },
+    metrics::OrderMetrics,
+    relay::Relay,
 };
+use prometheus_client::registry::Registry;
 use service::{
     environment::Env,
     manual::ManualEnvironment,
@@ -238,6 +244,47 @@ fn a_database_is_restored_with_nothing_left_under_way() {
     });
 }
 
+/// A broker that judges every message alike, and notes them.
+struct Judge {
+    outcome: Option<PublishOutcome>,
+    published: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Broker for Judge {
+    async fn declare(&self, _queue: &QueueSpec) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    async fn publish(&self, messages: &[Message]) -> Result<Vec<PublishOutcome>, BrokerError> {
+        self.published.lock().expect("whole").extend(messages.iter().map(|message| message.id.clone()));
+        let outcome = self.outcome.ok_or_else(|| BrokerError("its answer is lost".into()))?;
+        Ok(vec![outcome; messages.len()])
+    }
+
+    async fn consume(&self, _queue: &str, _prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        Err(BrokerError("nobody consumes here".into()))
+    }
+
+    async fn depth(&self, _queue: &str) -> Result<u64, BrokerError> {
+        Ok(0)
+    }
+}
+
+fn relay(sim: &Sim, outcome: Option<PublishOutcome>) -> (Relay, Arc<Judge>) {
+    let judge = Arc::new(Judge { outcome, published: Mutex::default() });
+    let metrics = OrderMetrics::register(&mut Registry::default());
+    let (env, ledger) = (sim.bench.env(), sim.bench.ledger.clone());
+    (Relay::new(env, ledger, judge.clone(), metrics, Arc::default()), judge)
+}
+
+/// How many events wait after a broker has answered a round so.
+async fn left(sim: Sim, outcome: Option<PublishOutcome>) -> usize {
+    sim.bench.sell(&sim.bench.order(&sim.lease().await)).await;
+    relay(&sim, outcome).0.round().await.expect_err("the broker did not take it");
+    sim.database.read(|tables| tables.outbox.len())
+}
+
 /// What `work` shows on a fresh ledger, without the bug and with it.
 fn shown<T, W: Future<Output = T>>(bug: Bug, work: impl Fn(Sim) -> W) -> (T, T) {
     let show = |planted: Option<Bug>| planted::with(planted, || block_on(work(sim())));
@@ -298,7 +345,28 @@ fn each_planted_bug_breaks_its_rule_and_no_other() {
         sim.gate.open();
         matches!(lend.await.expect("answers"), OpenOutcome::Lease(Lease { sold: 3, .. }))
     });
+    let kept = shown(Bug::OutboxDeletedFirst, |sim| async move { left(sim, None).await == 1 });
+    let returned =
+        shown(Bug::ReturnsIgnored, |sim| async move { left(sim, Some(PublishOutcome::Returned)).await == 1 });
+    let published = shown(Bug::OutboxPagedById, |sim| async move {
+        let lease = sim.lease().await;
+        let (mut relay, judge) = relay(&sim, Some(PublishOutcome::Confirmed));
+        let (late, early) = ([sim.bench.order(&lease)], sim.bench.order(&lease));
+        let mut commit = sim.bench.ledger.commit(&late);
+        sim.up_to("ledger: commit", &mut commit).await;
+        sim.bench.sell(&early).await;
+        relay.round().await.expect("published");
+        sim.gate.open();
+        commit.await.expect("answers");
+        relay.round().await.expect("published");
+        let published = judge.published.lock().expect("whole").clone();
+        assert_eq!(published[0], early.id.to_string());
+        published.len() == 2
+    });
     for (rule, held) in [
+        ("deleted after the confirm", kept),
+        ("returned is not published", returned),
+        ("all that waits is published", published),
         ("fence", fenced),
         ("tombstone", stopped),
         ("existing first", existing),
