@@ -27,7 +27,7 @@ mod statements;
 pub mod tables;
 
 pub use database::{Database, Pause};
-use database::{Failed, Lose, SimTransaction};
+use database::{Failed, SimTransaction};
 pub use tables::Tables;
 
 /// What becomes of a call.
@@ -43,6 +43,8 @@ pub enum Fate {
     LostBefore,
     /// It is done, and the connection is lost before the answer.
     LostAfter,
+    /// The connection is lost with the commit under way, which is done so much later; less than a statement may take.
+    LostLate(Duration),
 }
 
 /// Asked with the name of a port's method whenever it is called.
@@ -72,19 +74,19 @@ impl SimLedger {
         Arc::new(Self { client: Client { database, env, fates } })
     }
 
-    async fn commit_together(&self, orders: &[NewOrder], lose: Lose) -> Result<Vec<CommitOutcome>, LedgerError> {
-        let transaction = self.client.database.begin(COMMIT_LOCK_WAIT_MAX_MS, lose).await;
+    async fn commit_together(&self, orders: &[NewOrder], fate: Fate) -> Result<Vec<CommitOutcome>, LedgerError> {
+        let transaction = self.client.database.begin(COMMIT_LOCK_WAIT_MAX_MS, fate).await;
         steps::commit(transaction, &self.client.env, orders).await
     }
 
     async fn commit_each_alone(
         &self,
         orders: &[NewOrder],
-        lose: Lose,
+        fate: Fate,
     ) -> Result<Vec<Result<CommitOutcome, LedgerError>>, LedgerError> {
         let mut outcomes = Vec::with_capacity(orders.len());
         for order in orders {
-            outcomes.push(match self.commit_together(std::slice::from_ref(order), lose).await {
+            outcomes.push(match self.commit_together(std::slice::from_ref(order), fate).await {
                 Ok(mut one) => Ok(one.remove(0)),
                 Err(error) if blames_data(&error) => Err(error),
                 Err(error) => return Err(error),
@@ -105,19 +107,17 @@ impl Client {
         &self,
         name: &'static str,
         limit_ms: u64,
-        work: impl FnOnce(Lose) -> W,
+        work: impl FnOnce(Fate) -> W,
     ) -> Result<T, LedgerError> {
-        let lose = match (self.fates)(name) {
-            Fate::Answered => Lose::Nothing,
+        let fate = match (self.fates)(name) {
             Fate::Slow(by) => {
                 self.env.sleep(by).await;
-                Lose::Nothing
+                Fate::Answered
             }
             Fate::Down => return Err(Failed::Lost.into()),
-            Fate::LostBefore => Lose::Before,
-            Fate::LostAfter => Lose::After,
+            fate => fate,
         };
-        let done = self.env.timeout(Duration::from_millis(limit_ms), work(lose)).await;
+        let done = self.env.timeout(Duration::from_millis(limit_ms), work(fate)).await;
         done.unwrap_or_else(|_| Err(Failed::Lost.into()))
     }
 
@@ -126,16 +126,16 @@ impl Client {
         name: &'static str,
         work: impl FnOnce(SimTransaction) -> W,
     ) -> Result<T, LedgerError> {
-        let begun = |lose| async move { work(self.database.begin(LOCK_WAIT_MAX_MS, lose).await).await };
+        let begun = |fate| async move { work(self.database.begin(LOCK_WAIT_MAX_MS, fate).await).await };
         self.call(name, CALL_MAX_MS, begun).await
     }
 
     /// One statement that only reads.
     async fn look<T>(&self, name: &'static str, look: impl FnOnce(&Tables) -> T) -> Result<T, LedgerError> {
-        let work = |lose| async move {
+        let work = |fate| async move {
             (self.database.pause)(name).await;
             let found = self.database.read(look);
-            if lose == Lose::Nothing { Ok(found) } else { Err(Failed::Lost.into()) }
+            if fate == Fate::Answered { Ok(found) } else { Err(Failed::Lost.into()) }
         };
         self.call(name, CALL_MAX_MS, work).await
     }
@@ -145,10 +145,10 @@ impl Client {
 impl Ledger for SimLedger {
     async fn commit(&self, orders: &[NewOrder]) -> Result<Vec<Result<CommitOutcome, LedgerError>>, LedgerError> {
         bounded(orders.len(), COMMIT_BATCH_MAX)?;
-        let work = |lose| async move {
-            match self.commit_together(orders, lose).await {
+        let work = |fate| async move {
+            match self.commit_together(orders, fate).await {
                 Ok(outcomes) => Ok(outcomes.into_iter().map(Ok).collect()),
-                Err(error) if blames_data(&error) => self.commit_each_alone(orders, lose).await,
+                Err(error) if blames_data(&error) => self.commit_each_alone(orders, fate).await,
                 Err(error) => Err(error),
             }
         };
@@ -213,7 +213,7 @@ impl Ledger for SimLedger {
         let take = |mut transaction: SimTransaction| async move {
             transaction.idle_limit(OUTBOX_HOLD_MAX_MS).await?;
             let events = transaction.oldest_free(limit).await?;
-            if transaction.lose != Lose::Nothing {
+            if transaction.fate != Fate::Answered {
                 return Err(Failed::Lost.into());
             }
             let transaction = Some(transaction).filter(|_| !events.is_empty());
@@ -262,8 +262,8 @@ impl OutboxBatch for SimBatch {
     async fn settle(mut self: Box<Self>, published: &[bool]) -> Result<(), LedgerError> {
         let gone = steps::settled(&self.events, published);
         let Some(mut transaction) = self.transaction.take() else { return Ok(()) };
-        let work = |lose| async move {
-            transaction.lose = lose;
+        let work = |fate| async move {
+            transaction.fate = fate;
             if gone.is_empty() {
                 return transaction.rollback().await;
             }

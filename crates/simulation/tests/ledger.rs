@@ -12,7 +12,7 @@ use contracts::values::{Epoch, Lease};
 use futures::{FutureExt, executor::block_on, future::BoxFuture, poll};
 use order::{
     ledger::{
-        CommitOutcome, Ledger, NewOrder, OpenOutcome, Verdict,
+        CommitOutcome, Ledger, NewOrder, OpenOutcome, ResolveQuery, Verdict,
         conformance::{Bench, LedgerFixture, item, request_key, units},
         postgres::{IDLE_IN_TRANSACTION_MAX_MS, OUTBOX_HOLD_MAX_MS},
     },
@@ -226,20 +226,35 @@ fn an_answer_is_lost_before_or_after_the_effect() {
     });
 }
 
+#[tokio::test]
+async fn a_commit_may_be_done_after_its_connection_was_given_up() {
+    let sim = sim();
+    let order = sim.bench.order(&sim.lease().await);
+    *sim.fate.lock().expect("whole") = Fate::LostLate(Duration::from_secs(1));
+    sim.bench.ledger.commit(std::slice::from_ref(&order)).await.expect_err("its answer is lost");
+    *sim.fate.lock().expect("whole") = Fate::Answered;
+    let queries = [ResolveQuery { id: order.id, stamp: Some(order.stamp.clone()) }];
+    let mut judged = sim.bench.ledger.resolve(&queries);
+    tokio::task::yield_now().await;
+    assert!(poll!(&mut judged).is_pending(), "who judges waits for it");
+    sim.pass(1_000);
+    assert_eq!(judged.await.expect("answers"), [Verdict::Confirmed]);
+}
+
 #[test]
 fn a_database_is_restored_with_nothing_left_under_way() {
     block_on(async {
         let sim = sim();
         let lease = sim.lease().await;
-        let older = sim.database.snapshot();
+        let backup = sim.database.snapshot();
         sim.bench.sell(&sim.bench.order(&lease)).await;
         let order = [sim.bench.order(&lease)];
         let mut under_way = sim.bench.ledger.commit(&order);
         sim.up_to("ledger: commit", &mut under_way).await;
-        sim.database.restore_older(older.clone());
+        sim.database.restore_older(backup.clone());
         sim.gate.open();
         under_way.await.expect_err("its connection is gone");
-        assert_eq!(sim.database.snapshot(), older);
+        assert_eq!(sim.database.snapshot(), backup);
         assert_eq!(sim.database.read(|tables| tables.received(&item("widget"))), Some(10));
     });
 }

@@ -118,10 +118,19 @@ pub(super) fn counted(rows: Vec<(i64, i64, i64)>) -> Vec<ItemStock> {
 }
 
 /// A journalled restock.
-pub(super) fn restock(id: Uuid, row: (String, i64, i64)) -> Result<(Restock, Epoch), LedgerError> {
-    let item = Item::parse(&row.0).map_err(|e| corrupt(&id, &e))?;
-    let quantity = Quantity::parse(row.1).map_err(|e| corrupt(&id, &e))?;
-    Ok((Restock { id, item, quantity }, Epoch(row.2)))
+#[derive(sqlx::FromRow)]
+pub(super) struct RestockRow {
+    item: String,
+    quantity: i64,
+    epoch: i64,
+}
+
+impl RestockRow {
+    pub(super) fn parse(self, id: Uuid) -> Result<(Restock, Epoch), LedgerError> {
+        let item = Item::parse(&self.item).map_err(|e| corrupt(&id, &e))?;
+        let quantity = Quantity::parse(self.quantity).map_err(|e| corrupt(&id, &e))?;
+        Ok((Restock { id, item, quantity }, Epoch(self.epoch)))
+    }
 }
 
 /// A row as judging sees it.

@@ -69,7 +69,7 @@ impl Prunable {
     /// At this moment.
     pub fn at(now: Timestamp) -> Self {
         Self {
-            epochs_behind: if planted::is(Bug::TombstonesByAge) { 0 } else { 1 },
+            epochs_behind: i64::from(!planted::is(Bug::TombstonesByAge)),
             client_end: Timestamp(now.0.saturating_sub(CLIENT_TOMBSTONE_SECONDS * 1_000_000)),
         }
     }

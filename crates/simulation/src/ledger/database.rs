@@ -17,7 +17,10 @@ use service::environment::Env;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::tables::{Changes, Tables, View};
+use super::{
+    Fate,
+    tables::{Changes, Tables, View},
+};
 
 /// Awaited before each statement, with its name: so others get their turn between any two.
 pub type Pause = Arc<dyn Fn(&'static str) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -77,24 +80,14 @@ impl Database {
     }
 
     /// Begins a transaction.
-    pub(super) async fn begin(self: &Arc<Self>, lock_wait_ms: u64, lose: Lose) -> SimTransaction {
+    pub(super) async fn begin(self: &Arc<Self>, lock_wait_ms: u64, fate: Fate) -> SimTransaction {
         (self.pause)("ledger: begin").await;
         let idle_max = Duration::from_millis(IDLE_IN_TRANSACTION_MAX_MS);
         let deadline = self.env.uptime() + idle_max;
         let id = self.state().begin(Open { idle_max, deadline, ..Open::default() });
         let lock_wait = Duration::from_millis(lock_wait_ms);
-        SimTransaction { database: self.clone(), id, lock_wait, lose }
+        SimTransaction { database: self.clone(), id, lock_wait, fate }
     }
-}
-
-/// Which answer of a transaction is lost: that to its end, or to whatever ended it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lose {
-    Nothing,
-    /// And it is not committed.
-    Before,
-    /// And it is committed.
-    After,
 }
 
 /// A row, or one that is to be, as far as one transaction at a time may write it.
@@ -227,7 +220,7 @@ pub(super) struct SimTransaction {
     pub(super) database: Arc<Database>,
     id: u64,
     lock_wait: Duration,
-    pub(super) lose: Lose,
+    pub(super) fate: Fate,
 }
 
 impl Drop for SimTransaction {
@@ -291,9 +284,18 @@ impl SimTransaction {
     /// The last statement: commits or undoes.
     pub(super) async fn end(mut self, commit: bool) -> Result<(), LedgerError> {
         self.run(if commit { "ledger: commit" } else { "ledger: rollback" }, |_, _| Ok(Poll::Ready(()))).await?;
-        self.finish(commit && self.lose != Lose::Before);
+        if let Fate::LostLate(by) = self.fate {
+            let database = self.database.clone();
+            database.state().transaction(self.id).deadline += Duration::from_millis(STATEMENT_MAX_MS);
+            database.env.start(Box::pin(async move {
+                self.database.env.sleep(by).await;
+                self.finish(commit);
+            }));
+            return Err(Failed::Lost.into());
+        }
+        self.finish(commit && self.fate != Fate::LostBefore);
         // Its answer is on the way.
         (self.database.pause)("ledger: ended").await;
-        if self.lose == Lose::Nothing { Ok(()) } else { Err(Failed::Lost.into()) }
+        if self.fate == Fate::Answered { Ok(()) } else { Err(Failed::Lost.into()) }
     }
 }

@@ -10,7 +10,7 @@ use super::{Session, item_lock};
 use crate::ledger::{
     ItemStock, KeyedOrder, LedgerError, NewOrder, Restock,
     judging::event,
-    rows::{self, KeyedRow, StampRow, StoredId, StoredTime, VerdictRow},
+    rows::{self, KeyedRow, RestockRow, StampRow, StoredId, StoredTime, VerdictRow},
     steps::{Epochs, PINNED, Raise, Standing, Statements, Tombstone},
 };
 
@@ -187,7 +187,8 @@ impl Statements for Session {
     }
 
     async fn restock(&mut self, id: Uuid) -> Result<(Restock, Epoch), LedgerError> {
-        rows::restock(id, sqlx::query_as(RESTOCK).bind(id).fetch_one(&mut **self).await?)
+        let row: RestockRow = sqlx::query_as(RESTOCK).bind(id).fetch_one(&mut **self).await?;
+        row.parse(id)
     }
 
     async fn bury(&mut self, tombstones: &[Tombstone<'_>], now: Timestamp) -> Result<(), LedgerError> {

@@ -12,7 +12,7 @@ use super::json_texts;
 use crate::ledger::{
     ItemStock, KeyedOrder, LedgerError, NewOrder, Restock,
     judging::event,
-    rows::{self, KeyedRow, StampRow, StoredId, VerdictRow},
+    rows::{self, KeyedRow, RestockRow, StampRow, StoredId, VerdictRow},
     steps::{Epochs, PINNED, Raise, Standing, Statements, Tombstone},
 };
 
@@ -134,8 +134,8 @@ impl Statements for Transaction<'static, Sqlite> {
         let rows: Vec<(StoredId, Option<String>)> =
             sqlx::query_as(INSERT_ORDERS).bind(rows).fetch_all(&mut **self).await?;
         let inserted = rows::inserted(orders, rows)?;
-        let new: Vec<Value> =
-            orders.iter().zip(&inserted).filter_map(|(order, inserted)| inserted.then(|| event_row(order))).collect();
+        let new = orders.iter().zip(&inserted).filter(|(_, inserted)| **inserted);
+        let new: Vec<Value> = new.map(|(order, _)| event_row(order)).collect();
         if new.is_empty() {
             return Ok(inserted);
         }
@@ -188,7 +188,8 @@ impl Statements for Transaction<'static, Sqlite> {
     }
 
     async fn restock(&mut self, id: Uuid) -> Result<(Restock, Epoch), LedgerError> {
-        rows::restock(id, sqlx::query_as(RESTOCK).bind(id.hyphenated().to_string()).fetch_one(&mut **self).await?)
+        let row: RestockRow = sqlx::query_as(RESTOCK).bind(id.hyphenated().to_string()).fetch_one(&mut **self).await?;
+        row.parse(id)
     }
 
     async fn bury(&mut self, tombstones: &[Tombstone<'_>], now: Timestamp) -> Result<(), LedgerError> {
