@@ -1,6 +1,5 @@
 //! The simulated ledger is honest: random calls of the port have the same answers from it, from SQLite and from Postgres, and
 //! leave the same tables behind.
-#![expect(clippy::disallowed_methods, reason = "Postgres answers on the real clock")]
 
 use std::{
     collections::{BTreeMap, VecDeque},
