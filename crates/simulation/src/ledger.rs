@@ -35,7 +35,7 @@ pub use tables::Tables;
 pub enum Fate {
     /// It is answered.
     Answered,
-    /// It is answered, so much later.
+    /// It begins so much later, and is given up if that is too late.
     Slow(Duration),
     /// The ledger cannot be reached; nothing is done.
     Down,
@@ -109,15 +109,18 @@ impl Client {
         limit_ms: u64,
         work: impl FnOnce(Fate) -> W,
     ) -> Result<T, LedgerError> {
-        let fate = match (self.fates)(name) {
-            Fate::Slow(by) => {
-                self.env.sleep(by).await;
-                Fate::Answered
-            }
+        let (slow_by, fate) = match (self.fates)(name) {
             Fate::Down => return Err(Failed::Lost.into()),
-            fate => fate,
+            Fate::Slow(by) => (by, Fate::Answered),
+            fate => (Duration::ZERO, fate),
         };
-        let done = self.env.timeout(Duration::from_millis(limit_ms), work(fate)).await;
+        let work = async {
+            if slow_by > Duration::ZERO {
+                self.env.sleep(slow_by).await;
+            }
+            work(fate).await
+        };
+        let done = self.env.timeout(Duration::from_millis(limit_ms), work).await;
         done.unwrap_or_else(|_| Err(Failed::Lost.into()))
     }
 
