@@ -1,1 +1,5 @@
 //! The real services over simulated stores, network and clock, from a seed.
+//!
+//! - [`redis`]: the stock store's servers, which run the product's scripts
+
+pub mod redis;
