@@ -133,6 +133,11 @@ impl Redis {
         Arc::new(Self { clock, state: Mutex::new(State { dice, servers, primary: 0, letters, letters_sent }) })
     }
 
+    /// The time that the servers have, in microseconds since 1970.
+    pub fn now_micros(&self) -> i64 {
+        (self.clock)()
+    }
+
     /// The server that Sentinels name.
     pub fn primary(&self) -> usize {
         self.state().primary
@@ -208,7 +213,7 @@ impl Redis {
 
     /// A command of an operator's.
     pub fn command(&self, server: usize, words: &[&str]) -> Value {
-        let now = (self.clock)();
+        let now = self.now_micros();
         let state = &mut *self.state();
         if words == ["DEBUG", "CHANGE-REPL-ID"] {
             state.servers[server].replid = fresh_id(&mut state.dice);
@@ -220,13 +225,13 @@ impl Redis {
 
     /// Delivers what is late by now. Every request does so before it is answered itself.
     pub fn deliver(&self) {
-        let now = (self.clock)();
+        let now = self.now_micros();
         self.state().deliver_due(now);
     }
 
     /// All that a server has, by key.
     pub fn dump(&self, server: usize) -> BTreeMap<String, (Data, Option<i64>)> {
-        let now_ms = (self.clock)().div_euclid(1_000);
+        let now_ms = self.now_micros().div_euclid(1_000);
         let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
         let state = self.state();
         let all = state.servers[server].keys.all(now_ms);
@@ -235,7 +240,7 @@ impl Redis {
 
     /// An item's numbers, if it is there and they are numbers. Changes nothing.
     pub fn numbers(&self, server: usize, item: &str) -> Option<Numbers> {
-        let now = (self.clock)();
+        let now = self.now_micros();
         let state = &mut *self.state();
         let server = &mut state.servers[server];
         let (slot, names) = Spread::OneServer.item(item);
