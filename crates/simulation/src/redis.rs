@@ -110,7 +110,7 @@ pub struct Numbers {
     pub held: i64,
     /// In orders.
     pub sold: i64,
-    /// The text of each hold, `<quantity>:<number>`, by its id.
+    /// The text of each hold, which begins `<quantity>:<number>`, by its id.
     pub holds: BTreeMap<String, String>,
 }
 

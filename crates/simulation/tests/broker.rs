@@ -13,7 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use broker::{
-    Broker, Consumer, Delivery, Message, PublishOutcome, QueueSpec,
+    Broker, BrokerError, Consumer, Delivery, Message, PublishOutcome, QueueSpec,
     Settlement::{Acknowledge, DeadLetter, Requeue},
     conformance::Fixture,
 };
@@ -86,6 +86,13 @@ async fn consume(broker: &SimBroker) -> Box<dyn Consumer> {
     broker.consume("q", 10).await.expect("consuming")
 }
 
+/// Longest wait for anything that must happen.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+async fn next(consumer: &mut Box<dyn Consumer>, max: usize) -> Result<Vec<Delivery>, BrokerError> {
+    tokio::time::timeout(ARRIVAL_TIMEOUT, consumer.next(max)).await.expect("in time")
+}
+
 #[tokio::test]
 async fn a_lost_connection_leaves_a_batch_half_stored_and_the_next_one_works() {
     let batch = [message("1"), message("2"), message("3")];
@@ -112,11 +119,11 @@ async fn messages_are_refused_or_stored_twice_as_the_hook_says() {
 async fn without_its_queue_a_message_is_returned_and_its_consumer_ends() {
     let (server, broker) = with(&[]).await;
     let mut consumer = consume(&broker).await;
-    let (next, ()) = futures::join!(consumer.next(1), async { server.delete_queue("q") });
-    next.expect_err("there is no queue");
+    let (ended, ()) = futures::join!(next(&mut consumer, 1), async { server.delete_queue("q") });
+    ended.expect_err("there is no queue");
     assert_eq!(broker.publish(&[message("1")]).await.expect("published"), [PublishOutcome::Returned]);
     broker.declare(&queue()).await.expect("declared anew");
-    consumer.next(1).await.expect_err("it was of the queue that was");
+    next(&mut consumer, 1).await.expect_err("it was of the queue that was");
     assert_eq!(broker.publish(&[message("1")]).await.expect("published"), [PublishOutcome::Confirmed]);
 }
 
@@ -125,7 +132,7 @@ async fn while_it_is_down_everything_is_an_error_and_then_all_is_there_again() {
     let (server, broker) = with(&[]).await;
     broker.publish(&[message("1")]).await.expect("published");
     let mut consumer = consume(&broker).await;
-    let taken = consumer.next(1).await.expect("delivered");
+    let taken = next(&mut consumer, 1).await.expect("delivered");
     server.down();
     broker.publish(&[message("2")]).await.expect_err("down");
     broker.declare(&queue()).await.expect_err("down");
@@ -133,8 +140,8 @@ async fn while_it_is_down_everything_is_an_error_and_then_all_is_there_again() {
     assert!(broker.consume("q", 1).await.is_err());
     consumer.settle(&[(taken[0].tag, Acknowledge)]).await.expect_err("its connection is gone");
     server.up();
-    consumer.next(1).await.expect_err("and stays so");
-    let again = consume(&broker).await.next(10).await.expect("delivered");
+    next(&mut consumer, 1).await.expect_err("and stays so");
+    let again = next(&mut consume(&broker).await, 10).await.expect("delivered");
     assert_eq!(ids(&again), [("1", 1)]);
 }
 
@@ -144,12 +151,12 @@ async fn a_cut_connection_gives_back_what_it_had_and_no_other_s() {
     let two = connected(&server, &[]);
     one.publish(&[message("1"), message("2")]).await.expect("published");
     let (mut of_one, mut of_two) = (consume(&one).await, consume(&two).await);
-    assert_eq!(ids(&of_one.next(1).await.expect("delivered")), [("1", 0)]);
-    let taken = of_two.next(1).await.expect("delivered");
+    assert_eq!(ids(&next(&mut of_one, 1).await.expect("delivered")), [("1", 0)]);
+    let taken = next(&mut of_two, 1).await.expect("delivered");
     one.cut();
-    of_one.next(1).await.expect_err("cut");
+    next(&mut of_one, 1).await.expect_err("cut");
     of_two.settle(&[(taken[0].tag, Acknowledge)]).await.expect("settled");
-    let again = of_two.next(10).await.expect("delivered");
+    let again = next(&mut of_two, 10).await.expect("delivered");
     assert_eq!(ids(&again), [("1", 1)]);
     drop(of_one);
     of_two.settle(&[(again[0].tag, Acknowledge)]).await.expect("the old consumer's end took nothing back");
@@ -176,12 +183,11 @@ async fn a_requeued_message_is_back_at_its_old_place_and_dead_letters_are_kept_o
     let (server, broker) = with(&[]).await;
     broker.publish(&[message("1"), message("2"), message("3")]).await.expect("published");
     let mut consumer = consume(&broker).await;
-    let taken = consumer.next(2).await.expect("delivered");
+    let taken = next(&mut consumer, 2).await.expect("delivered");
     consumer.settle(&[(taken[0].tag, Requeue), (taken[1].tag, DeadLetter)]).await.expect("settled");
-    assert_eq!(ids(&consumer.next(10).await.expect("delivered")), [("1", 1), ("3", 0)]);
+    assert_eq!(ids(&next(&mut consumer, 10).await.expect("delivered")), [("1", 1), ("3", 0)]);
     server.delete_queue("q");
     assert_eq!(server.messages("q.dead").expect("it is there").len(), 1);
     drop(consumer);
-    let waited = tokio::time::timeout(Duration::from_secs(5), broker.declare(&queue())).await;
-    waited.expect("at once").expect("declared");
+    broker.declare(&queue()).await.expect("declared");
 }

@@ -43,7 +43,8 @@ impl Redis {
         let hold = pick(dice, &ids);
         let number = pick(dice, &NUMBERS)?;
         let by = some_units(dice);
-        let commands: Vec<Vec<&str>> = match (dice.below(9), hold) {
+        let touched = hold.map_or_else(String::new, |(_, text)| another_hold(dice, text));
+        let commands: Vec<Vec<&str>> = match (dice.below(10), hold) {
             (0, _) => vec![vec!["INCRBY", available, &by]],
             (1, _) => vec![vec!["HINCRBY", ledger, number, &by]],
             (2, _) => vec![vec!["DEL", pick(dice, &keys)?]],
@@ -55,7 +56,8 @@ impl Redis {
             }
             (6, Some((id, _))) => vec![vec!["HDEL", holds, id]],
             (7, Some((id, _))) => vec![vec!["ZREM", due, id]],
-            (_, Some((id, _))) => vec![vec!["HDEL", holds, id], vec!["ZREM", due, id]],
+            (8, Some((id, _))) => vec![vec!["HDEL", holds, id], vec!["ZREM", due, id]],
+            (_, Some((id, _))) => vec![vec!["HSET", holds, id, &touched]],
             (_, None) => vec![vec!["DEL", ledger]],
         };
         Some(commands.into_iter().map(|words| words.into_iter().map(str::to_owned).collect()).collect())
@@ -70,4 +72,13 @@ fn pick<'a, T>(dice: &mut Dice, among: &'a [T]) -> Option<&'a T> {
 fn some_units(dice: &mut Dice) -> String {
     let sign = if dice.below(2) == 0 { "-" } else { "" };
     format!("{sign}{}", dice.below(EDIT_UNITS_MAX) + 1)
+}
+
+/// A hold's text with one of its numbers changed.
+fn another_hold(dice: &mut Dice, text: &str) -> String {
+    let mut parts: Vec<String> = text.split(':').map(str::to_owned).collect();
+    let index = usize::try_from(dice.below(parts.len() as u64)).expect("small");
+    let number: u64 = parts[index].parse().unwrap_or(0);
+    parts[index] = (number + 1 + dice.below(EDIT_UNITS_MAX)).to_string();
+    parts.join(":")
 }

@@ -26,6 +26,7 @@ const ANSWERS_MIN: u64 = 20;
 const DUMP_EVERY: u64 = 20;
 /// Few ids, so that they meet.
 const IDS: u64 = 12;
+const RESTOCKS: u64 = 4;
 const ITEMS: [&str; 3] = ["widget", "gadget", "Käse 🧀"];
 /// A moment long past, in microseconds since 1970: deadlines that the clock did not give.
 const LONG_AGO: u64 = 1_000_000_000_000_000;
@@ -158,7 +159,7 @@ impl Run {
                 self.same("release", answers);
             }
             540..590 => {
-                let (number, quantity) = (self.dice.below(200), units(self.below(5) + 1));
+                let (number, quantity) = (self.dice.below(RESTOCKS), units(self.below(5) + 1));
                 let restock =
                     async |store: &dyn StockStore| store.restock(restock_id(number), &item, quantity, epoch).await;
                 let answers = self.both.ask(restock).await;
@@ -169,8 +170,8 @@ impl Run {
             890..960 => self.make_due(&item).await,
             960..975 => self.edit(&item).await,
             975..990 => self.expire().await,
-            990..994 => self.both.command(&["FLUSHALL"]).await,
-            994..997 => self.both.command(&["DEBUG", "CHANGE-REPL-ID"]).await,
+            990..995 => self.both.command(&["FLUSHALL"]).await,
+            995..998 => self.both.command(&["DEBUG", "CHANGE-REPL-ID"]).await,
             _ => self.both.forget_scripts().await,
         }
     }
@@ -205,7 +206,7 @@ impl Run {
     }
 
     async fn read(&mut self, item: &Item, id: ReservationId) {
-        match self.dice.below(11) {
+        match self.dice.below(12) {
             0 => {
                 let answers = self.both.ask(async |store| store.available(item).await).await;
                 self.same("available", answers);
@@ -240,7 +241,7 @@ impl Run {
                 assert_eq!(real, simulated.expect("so does this"), "due");
                 self.count(if real.is_empty() { "due none" } else { "due some" });
             }
-            8 => {
+            8 | 10 => {
                 let (real, simulated) = self.both.ask(async |store| store.open_items(None).await).await;
                 let real = real.expect("Redis answers");
                 assert_eq!(real, simulated.expect("so does this"), "open items");
@@ -308,7 +309,10 @@ impl Run {
         let hint = Spread::OneServer.hint(id).1;
         let id = id.to_string();
         let commands: Vec<Vec<String>> = match self.dice.below(12) {
-            0 => vec![vec!["HSET".into(), holds, id, format!("{}:{}", self.below(5), self.below(5))]],
+            0 => vec![vec!["HSET".into(), holds, id, {
+                let text = format!("{}:{}", self.below(5), self.below(5));
+                format!("{text}:{text}")
+            }]],
             1 => vec![vec!["DEL".into(), marker.clone()], vec!["RPUSH".into(), marker, "released:5".into()]],
             2 => vec![vec!["SET".into(), hint, item.to_string()]],
             3 => vec![vec!["HSET".into(), hint, "item".into(), "no {item}".into()]],
@@ -332,7 +336,9 @@ impl Run {
         let key = &ending[usize::try_from(self.dice.below(ending.len() as u64)).expect("small")];
         let life = self.below(3) - 1;
         self.both.command(&["PEXPIRE", key, &life.to_string()]).await;
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        if life > 0 {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
         self.both.command(&["PTTL", key]).await;
         self.count("expired");
     }
