@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use contracts::values::Epoch;
 use inventory::stock::{
-    LoadReply, ReleaseReply, ReserveReply, StockReply,
+    ConfirmReply, LoadReply, ReleaseReply, ReserveReply, StockReply,
     conformance::{
         Stage, StockFixture, id,
         refusing::{HELD, busy, refuses_everything},
@@ -110,7 +110,7 @@ async fn a_hold_given_another_id_refuses_everything() {
     let stage = busy(&fixture).await;
     let held = id(HELD).to_string();
     fixture.redis.cli(&["HDEL", "{widget}:holds", &held]).await;
-    fixture.redis.cli(&["HSET", "{widget}:holds", &id(99).to_string(), "3:1"]).await;
+    fixture.redis.cli(&["HSET", "{widget}:holds", &id(99).to_string(), "3:1:3:1"]).await;
     let before = stage.counts().await;
     for number in [HELD, 99] {
         assert_eq!(stage.reserve(id(number), 3).await, ReserveReply::NotOpen, "{number}");
@@ -191,7 +191,7 @@ async fn an_epoch_raised_by_a_hand_is_not_believed() {
 async fn a_hold_of_no_size_is_due_with_the_others() {
     let fixture = SingleFixture::start_with(&[]).await;
     let stage = Stage::open(&fixture, 10, 0).await;
-    for (number, text) in [(1, "0:1"), (2, "5000000:2"), (3, "3:0")] {
+    for (number, text) in [(1, "0:1:0:1"), (2, "5000000:2:5000000:2"), (3, "3:0:3:0")] {
         stage.send(&stage.short_request(id(number), 3)).await;
         fixture.redis.cli(&["HSET", "{widget}:holds", &id(number).to_string(), text]).await;
     }
@@ -205,9 +205,26 @@ async fn a_hold_larger_than_all_that_is_held_is_refused() {
     let fixture = SingleFixture::start_with(&[]).await;
     let stage = Stage::open(&fixture, 100, 0).await;
     stage.held(id(1), 5).await;
-    for text in ["50:1", "5:2"] {
+    for text in ["50:1:50:1", "5:2:5:2"] {
         fixture.redis.cli(&["HSET", "{widget}:holds", &id(1).to_string(), text]).await;
         assert_eq!(stage.reserve(id(1), 50).await, ReserveReply::NotOpen, "{text}");
         assert_eq!(stage.reserve(id(1), 5).await, ReserveReply::NotOpen, "{text}");
     }
+}
+
+/// Else another quantity would free units that others are promised, and under another number the ledger would say to give
+/// back what is sold.
+#[tokio::test]
+async fn a_hold_changed_in_one_place_is_not_believed() {
+    let fixture = SingleFixture::start_with(&[]).await;
+    let stage = Stage::open(&fixture, 20, 0).await;
+    let stamp = stage.held(id(1), 5).await;
+    stage.held(id(2), 4).await;
+    for text in ["7:1", "7:1:5:1", "5:2:5:1", "5:1:7:1", "5:1:5:2", "5:1"] {
+        fixture.redis.cli(&["HSET", "{widget}:holds", &id(1).to_string(), text]).await;
+        assert_eq!(stage.release(id(1), &stamp).await, ReleaseReply::NotOpen, "{text}");
+        assert_eq!(stage.confirm(id(1), &stamp).await, ConfirmReply::NotOpen, "{text}");
+        assert_eq!(stage.hold(id(1)).await, None, "{text}");
+    }
+    assert_eq!(stage.numbers().await, (20, 11, 9, 0, 2));
 }

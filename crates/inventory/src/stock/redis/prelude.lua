@@ -4,7 +4,8 @@
 -- KEYS[2] {<item>}:ledger       hash: epoch, lease (the same, so that a hand cannot raise it alone), incarnation, received,
 --                               held, sold, number (of the newest hold), and how many entries holds, due and restocks
 --                               have: holds, restocks
--- KEYS[3] {<item>}:holds        hash: id -> "<quantity>:<number>"
+-- KEYS[3] {<item>}:holds        hash: id -> "<quantity>:<number>:<quantity>:<number>", twice, so that a hand cannot
+--                               change one alone
 -- KEYS[4] {<item>}:due          sorted set: id by deadline, in microseconds since 1970
 -- KEYS[5] {<item>}:restocks     set: ids that were applied under this lease
 -- KEYS[6] {<tag>}:items         registry, sorted set: the items that were loaded, by name
@@ -110,7 +111,7 @@ local function not_open(why) return { 'not_open', why } end
 local function hold_of(item, id)
   local text, deadline = redis.call('HGET', KEYS[3], id), redis.call('ZSCORE', KEYS[4], id)
   if not text and not deadline then return nil end
-  local quantity, number = (text or ''):match('^(%d+):(%d+)$')
+  local _, quantity, number = (text or ''):match('^((%d+):(%d+)):%1$')
   local hold = { quantity = integer(quantity), number = integer(number), deadline = integer(deadline) }
   hold.broken = not (hold.quantity and hold.number and hold.deadline and hold.number > 0
     and hold.number <= item.number and hold.quantity > 0 and hold.quantity <= QUANTITY_MAX

@@ -36,7 +36,8 @@ item.available, item.held = item.available - quantity, item.held + quantity
 item.number, item.holds = item.number + 1, item.holds + 1
 if not fits(item) then return not_open('numbers') end
 
-redis.call('HSET', KEYS[3], id, digits(quantity) .. ':' .. digits(item.number))
+local text = digits(quantity) .. ':' .. digits(item.number)
+redis.call('HSET', KEYS[3], id, text .. ':' .. text)
 redis.call('ZADD', KEYS[4], digits(deadline), id)
 save(item)
 return { 'held', item.epoch, item.number, item.available, deadline }
