@@ -26,7 +26,7 @@ use order::{
     attempt::Identity,
     inventory::{Inventory, Reserve, Reserved},
     ledger::{
-        CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order,
+        Books, BooksOf, CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order,
         OutboxBacklog, OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict, sqlite::SqliteLedger,
     },
     metrics::OrderMetrics,
@@ -380,6 +380,10 @@ impl Ledger for ScriptedLedger {
 
     async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
         self.ledger.take_outbox(limit).await
+    }
+
+    async fn books(&self, of: &BooksOf) -> Result<Option<Books>, LedgerError> {
+        self.ledger.books(of).await
     }
 
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {

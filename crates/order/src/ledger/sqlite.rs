@@ -35,11 +35,12 @@ use sqlx::{
 };
 
 use super::{
-    CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, OutboxBacklog,
-    OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+    Books, BooksOf, CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order,
+    OutboxBacklog, OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
     rows::{StoredId, StoredTime},
 };
 
+mod books;
 mod commit;
 #[cfg(test)]
 mod faults;
@@ -221,6 +222,10 @@ impl Ledger for SqliteLedger {
 
     async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
         self.take_events(limit).await
+    }
+
+    async fn books(&self, of: &BooksOf) -> Result<Option<Books>, LedgerError> {
+        self.read_books(of).await
     }
 
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {
