@@ -4,6 +4,7 @@ use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
 use super::{SqliteLedger, commit, leases, reads, verdicts};
+use crate::ledger::books::BOOKS;
 use service::manual::ManualEnvironment;
 
 /// The steps of a statement's plan, as SQLite describes them.
@@ -30,6 +31,10 @@ async fn statements_find_their_rows_by_an_index() {
         (verdicts::PRUNE, "INTEGER PRIMARY KEY (rowid=?)"),
         (leases::COUNT, "COVERING INDEX outbox_by_item (item=?)"),
         (leases::COUNT, "COVERING INDEX restocks_by_item (item=?)"),
+        (BOOKS, "orders_by_item (item=?)"),
+        (BOOKS, "COVERING INDEX outbox_by_item (item=?)"),
+        (BOOKS, "COVERING INDEX restocks_by_item (item=?)"),
+        (BOOKS, "stock_leases USING PRIMARY KEY (item>?)"),
     ] {
         let plan = plan(statement).await;
         assert!(plan.iter().any(|step| step.starts_with("SEARCH") && step.contains(index)), "{statement}: {plan:?}");
