@@ -19,7 +19,7 @@ use order::{
     place_order::Placement,
 };
 use system_tests::{
-    eventually,
+    Client, System, eventually,
     wired::{Wired, attempt, item, key, units},
 };
 use tokio_util::sync::CancellationToken;
@@ -231,4 +231,29 @@ async fn load_is_no_drift() {
     assert!(open >= 20, "{open} looks at items that were open show little");
     assert!(wired.orders().await.len() >= 100, "little was sold");
     stop.cancel();
+}
+
+#[tokio::test]
+async fn the_all_in_one_tells_what_it_compared() {
+    let system = System::start(&[("DEFAULT_STOCK", "10")]).await;
+    let admin = Client::new(system.addr("admin"));
+    let order = serde_json::json!({ "item": "caf\u{e9}", "quantity": 3 });
+    assert_eq!(system.http.post("/orders", &order).await.status, 201);
+    let sold = async || {
+        let told = admin.get("/audit?item=caf%C3%A9").await.json();
+        (told["items"][0]["stock"]["sold"] == 3 && told["items"][0]["ledger"]["settled"] == 3).then_some(told)
+    };
+    let told = eventually(REST_LIMIT, "the event is handled", sold).await;
+    let item = serde_json::json!({
+        "item": "caf\u{e9}",
+        "ledger": { "epoch": 1, "received": 10, "settled": 3, "outbox_units": 0, "outbox_events": 0, "orders": 3 },
+        "stock": { "epoch": 1, "received": 10, "available": 7, "held": 0, "sold": 3, "holds": 0 },
+        "drift": [],
+    });
+    assert_eq!(told, serde_json::json!({ "items": [item], "next": null }));
+    assert_eq!(admin.get("/audit?after=caf%C3%A9").await.json()["items"], serde_json::json!([]));
+    assert_eq!(admin.get("/audit?item=nobody").await.json()["items"], serde_json::json!([]));
+    for bad in ["/audit?item=", "/audit?item=a&after=b", "/audit?other=1"] {
+        assert_eq!(admin.get(bad).await.status, 400, "{bad}");
+    }
 }

@@ -13,7 +13,7 @@ use servers::Redis;
 use system_tests::{
     Client, eventually,
     stack::{
-        Stack, Stores,
+        Process, Stack, Stores,
         load::{Demand, Load},
     },
 };
@@ -133,7 +133,7 @@ async fn a_hand_in_redis_or_postgres_is_found_and_load_is_not() {
     let shown = just_audit(&[&admin]).await;
     let text = String::from_utf8(shown.stdout).expect("UTF-8");
     // The audit of the background may have come round at this moment; then it has logged what it found, and healed it.
-    let logs: Vec<String> = stack.inventories.iter().map(|process| process.log_end()).collect();
+    let logs: Vec<String> = stack.inventories.iter().map(Process::log_end).collect();
     for (item, kind) in [
         ("received-more", "received"),
         ("sold-less", "sold"),

@@ -150,8 +150,9 @@ impl LedgerBooks for GrpcLedger {
             BooksOf::Item(asked) => item == *asked,
             BooksOf::After(after) => after.as_ref().is_none_or(|after| item > *after),
         };
-        if !fits {
-            return Err(Failure::internal(format!("books of {item} were not asked for")));
+        let numbers = [books.epoch, books.received, books.settled, books.outbox_units, books.outbox_events];
+        if !fits || numbers.iter().any(|number| *number < 0) {
+            return Err(Failure::internal(format!("books that cannot be: {books:?} for {of:?}")));
         }
         Ok(Some(Books {
             item,

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use contracts::{
     Failure, Reason,
     orders::v1::{
-        GetBooksRequest, GetBooksResponse, GetStockRequest, GetStockResponse, ItemStock, OpenStockRequest, OpenStockResponse, RecordRestockRequest,
-        RecordRestockResponse, ResolveReservationRequest, ResolveReservationResponse,
-        ledger_service_server::LedgerService,
+        GetBooksRequest, GetBooksResponse, GetStockRequest, GetStockResponse, ItemStock, OpenStockRequest,
+        OpenStockResponse, RecordRestockRequest, RecordRestockResponse, ResolveReservationRequest,
+        ResolveReservationResponse, ledger_service_server::LedgerService,
     },
 };
 use service::{

@@ -39,7 +39,11 @@ async fn statements_find_their_rows_by_an_index() {
         let plan = plan(statement).await;
         assert!(plan.iter().any(|step| step.starts_with("SEARCH") && step.contains(index)), "{statement}: {plan:?}");
         // `l` is the table of leases: one row for each item, and pruning looks at every item.
-        let scan = |step: &&String| step.starts_with("SCAN") && !step.contains("VIRTUAL TABLE") && **step != "SCAN l";
+        // The others are the single rows that books are made of.
+        let short = ["SCAN l", "SCAN lease", "SCAN came_in", "SCAN waiting", "SCAN sold", "SCAN first_ones"];
+        let scan = |step: &&String| {
+            step.starts_with("SCAN") && !step.contains("VIRTUAL TABLE") && !short.contains(&step.as_str())
+        };
         assert_eq!(plan.iter().find(scan), None, "{statement}");
         assert!(
             !plan.iter().any(|step| step.contains("ORDER BY") && statement.contains("LIMIT")),
