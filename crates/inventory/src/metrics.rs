@@ -269,6 +269,8 @@ mod tests {
     fn every_outcome_is_there_from_the_start() {
         let mut registry = Registry::default();
         let metrics = InventoryMetrics::register(&mut registry);
+        let audit = AuditMetrics::register(&mut registry, Timestamp(1_500_000));
+        audit.drift(DriftKind::Sold);
         metrics.event(EventOutcome::Processed);
         metrics.reaped(ReapOutcome::Confirmed);
         let mut text = String::new();
@@ -281,6 +283,10 @@ mod tests {
             r#"reservations_total{outcome="unavailable"} 0"#,
             r#"leases_total{outcome="burnt"} 0"#,
             r#"reaped_holds_total{outcome="surplus"} 0"#,
+            r#"inventory_audit_drift_total{kind="sold"} 1"#,
+            r#"inventory_audit_drift_total{kind="orders"} 0"#,
+            "inventory_audit_items_total 0",
+            "inventory_audit_last_round_timestamp_seconds 1.5",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
