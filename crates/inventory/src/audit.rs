@@ -9,14 +9,13 @@
 //!   committed first), and no less held and sold together than sold in the ledger a moment before (an order's units are held
 //!   until they are sold)
 
-use std::{collections::VecDeque, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use contracts::{
     Failure,
     values::{Epoch, Item},
 };
 use service::{call::Call, outage::Outage};
-use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -146,10 +145,13 @@ impl Auditor {
     pub async fn round(&self, after: Option<Item>) -> Result<Option<Item>, Failure> {
         let audited = self.page(BooksOf::After(after), AUDIT_ROUND_ITEMS_MAX).await?;
         self.metrics.items(audited.len());
+        let mut healed = Ok(());
         for one in audited.iter().filter(|one| !one.drift.is_empty()) {
             self.tell(one);
-            self.heal(one).await?;
+            // One that does not open must not keep the others as they are.
+            healed = healed.and(self.heal(one).await);
         }
+        healed?;
         if audited.len() < AUDIT_ROUND_ITEMS_MAX {
             self.metrics.whole_round(self.backend.env.now());
             return Ok(None);
@@ -171,24 +173,22 @@ impl Auditor {
                 BooksOf::After(_) => of = BooksOf::After(Some(item)),
             }
         }
-        let doubtful: VecDeque<&Look> = first.iter().filter(|look| !drift(look, look).is_empty()).collect();
-        if !doubtful.is_empty() {
+        let is_doubtful = |look: &Look| !drift(look, look).is_empty();
+        if first.iter().any(is_doubtful) {
             self.backend.env.sleep(Duration::from_millis(AUDIT_LOOK_PAUSE_MS)).await;
         }
-        let mut second = VecDeque::new();
-        for look in doubtful {
-            second.push_back(self.look(&BooksOf::Item(look.books.item.clone())).await?);
-        }
-        let judged = first.into_iter().map(|look| {
-            if drift(&look, &look).is_empty() {
-                return Audited { books: look.books, stock: look.stock, drift: Vec::new() };
-            }
-            // A hand may have deleted the item meanwhile: then there is no more to say of it than before.
-            let again = second.pop_front().flatten().unwrap_or_else(|| look.clone());
+        let mut audited = Vec::with_capacity(first.len());
+        for look in first {
+            let again = match is_doubtful(&look) {
+                true => self.look(&BooksOf::Item(look.books.item.clone())).await?,
+                false => None,
+            };
+            // None either where a hand has deleted the item: there is no more to say of it than before.
+            let again = again.unwrap_or_else(|| look.clone());
             let drift = drift(&look, &again);
-            Audited { books: again.books, stock: again.stock, drift }
-        });
-        Ok(judged.collect())
+            audited.push(Audited { books: again.books, stock: again.stock, drift });
+        }
+        Ok(audited)
     }
 
     async fn look(&self, of: &BooksOf) -> Result<Option<Look>, Failure> {

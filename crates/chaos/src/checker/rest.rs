@@ -1,38 +1,63 @@
 //! What holds once everything has come to rest, and how soon it was served again.
 
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
 use super::{
     Case, Found,
     evidence::{Call, History, Outcome, Span},
 };
 use crate::history::Op;
 
-/// A fault whose kind has this in it destroys events that the broker had confirmed.
-const LOSES_EVENTS: &str = "queue";
+/// Faults whose kinds have one of these in them destroy events that the broker had confirmed.
+const LOSES_EVENTS: [&str; 2] = ["queue", "topology"];
+/// How long an event may have waited in the queue when it was destroyed, in microseconds.
+const EVENT_WAIT_MICROS_MAX: u64 = 120_000_000;
 
-/// Reads what consumers logged before they acknowledged: every order is in it, and nothing that is no order. After a fault
-/// that destroys events this cannot be: then every order is sold all the same, which I7 shows.
+/// Reads what consumers logged before they acknowledged: every order is in it, and nothing that is no order. The event of
+/// an order that was asked for shortly before a fault that destroys events may be missing, or of one of which nobody
+/// knows when it was asked for: it is sold all the same, which I7 shows.
 pub(super) fn i8_every_event_is_handled(case: &Case<'_>, found: &mut Found) {
-    let events = &case.evidence.events;
-    let Some(handled) = &events.handled else {
+    let Some(handled) = &case.evidence.events.handled else {
         found.notes.push("no logs of what was handled: implied by I7 and by the empty outbox and queues of I10".into());
         return;
     };
     for id in handled {
         found.expect(case.confirmed.contains_key(id), || format!("an event of {id} was handled, which is no order"));
     }
-    let missing = case.confirmed.values().filter(|order| !handled.contains(&order.id));
-    if let Some(fault) = case.evidence.history.faults.iter().find(|span| span.fault.contains(LOSES_EVENTS)) {
-        let lost = missing.count();
-        found.notes.push(format!(
-            "{lost} events were not handled, which {} at {} may have destroyed",
-            fault.fault, fault.begin
-        ));
-        return;
+    let faults = &case.evidence.history.faults;
+    let destroying: Vec<&Span> =
+        faults.iter().filter(|fault| LOSES_EVENTS.iter().any(|kind| fault.fault.contains(kind))).collect();
+    let asked_at = asked_at(case);
+    let mut destroyed = 0;
+    for order in case.confirmed.values() {
+        let may_be_destroyed = |fault: &&Span| {
+            let from = fault.begin.saturating_sub(EVENT_WAIT_MICROS_MAX);
+            asked_at.get(&order.id).is_none_or(|at| (from..=fault.end).contains(at))
+        };
+        let is_handled = handled.contains(&order.id);
+        if !is_handled && destroying.iter().any(may_be_destroyed) {
+            destroyed += 1;
+        } else {
+            found.expect(is_handled, || format!("the event of {order:?} was not handled"));
+        }
     }
-    for order in missing {
-        found.add(|| format!("the event of {order:?} was not handled"));
+    if destroyed > 0 {
+        found.notes.push(format!("{destroyed} events were not handled, which a fault may have destroyed"));
     }
-    found.looked_at += case.confirmed.len() as u64;
+}
+
+/// When orders were asked for the first time, as far as an answer or a name tells which call was for which.
+fn asked_at(case: &Case<'_>) -> HashMap<Uuid, u64> {
+    let mut asked_at = HashMap::new();
+    for call in case.calls(Op::Order) {
+        let of_key = call.key.as_deref().and_then(|key| case.order_of_key.get(key)).map(|order| order.id);
+        if let Some(id) = of_key.or(call.id).or_else(|| call.told_id()) {
+            asked_at.entry(id).or_insert(call.at);
+        }
+    }
+    asked_at
 }
 
 /// Reads the history's last word, outbox, queues, leases and keys.
@@ -59,7 +84,7 @@ pub(super) fn i10_nothing_is_left_over(case: &Case<'_>, found: &mut Found) {
 }
 
 /// Reads the ends of faults and the answers after them: within the limit an order service has decided something again.
-/// Judged where the next fault leaves time for it, and somebody was asking.
+/// One that has not is excused by another fault in that time, and where nobody was asking.
 pub(super) fn i11_success_after_healing(case: &Case<'_>, found: &mut Found) {
     let mut served: Vec<u64> = case.calls(Op::Order).filter(|call| is_served(call)).map(History::ended).collect();
     served.sort_unstable();
@@ -69,19 +94,17 @@ pub(super) fn i11_success_after_healing(case: &Case<'_>, found: &mut Found) {
     for fault in faults.iter().filter(|fault| fault.end != u64::MAX) {
         let limit = limit(case, fault);
         let end = fault.end.saturating_add(limit);
-        // In order of their beginnings; this one overlaps itself.
-        let others = faults.partition_point(|other| other.begin <= end);
-        if faults[..others].iter().filter(|other| other.end >= fault.end && other.begin <= end).count() > 1 {
-            continue;
+        let after = served.get(served.partition_point(|at| *at < fault.end)).map(|at| at - fault.end);
+        let is_soon = after.is_some_and(|after| after <= limit);
+        // Both are in the order of time; this fault is one of those that overlap it.
+        let others = &faults[..faults.partition_point(|other| other.begin <= end)];
+        let is_disturbed = others.iter().filter(|other| other.end >= fault.end).count() > 1;
+        let is_asked = asked.partition_point(|at| *at < end) > asked.partition_point(|at| *at < fault.end);
+        if is_soon || is_asked && !is_disturbed {
+            found.expect(is_soon, || {
+                format!("line {}: {} ended, and the first answer came after {after:?} µs", fault.line, fault.fault)
+            });
         }
-        if asked.partition_point(|at| *at < end) == asked.partition_point(|at| *at < fault.end) {
-            continue;
-        }
-        let next = served.partition_point(|at| *at < fault.end);
-        let after = served.get(next).map(|at| at - fault.end);
-        found.expect(after.is_some_and(|after| after <= limit), || {
-            format!("line {}: {} ended, and the first answer came after {after:?} µs", fault.line, fault.fault)
-        });
     }
 }
 
