@@ -179,12 +179,12 @@ impl Auditor {
         }
         let mut audited = Vec::with_capacity(first.len());
         for look in first {
-            let again = match is_doubtful(&look) {
-                true => self.look(&BooksOf::Item(look.books.item.clone())).await?,
-                false => None,
+            let again = if is_doubtful(&look) {
+                // Deleted by a hand meanwhile, there is no more to say of it than before.
+                self.look(&BooksOf::Item(look.books.item.clone())).await?.unwrap_or_else(|| look.clone())
+            } else {
+                look.clone()
             };
-            // None either where a hand has deleted the item: there is no more to say of it than before.
-            let again = again.unwrap_or_else(|| look.clone());
             let drift = drift(&look, &again);
             audited.push(Audited { books: again.books, stock: again.stock, drift });
         }
