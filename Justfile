@@ -160,7 +160,7 @@ docs:
 replay-dead-letters:
     cargo run --locked --quiet --package inventory --bin inventory-service -- replay-dead-letters
 
-# Compares ledger, outbox and stock store of what runs at this ADMIN_ADDR, or of the all-in-one; fails if they do not fit.
+# Compares ledger, outbox and stock store of what runs at an ADMIN_ADDR, or of the all-in-one; fails if they do not fit.
 [no-exit-message]
 audit *address:
     @scripts/audit "$@"

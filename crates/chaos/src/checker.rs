@@ -1,6 +1,6 @@
-//! The judge of a run: reads what clients were told and what is stored, and says which invariant broke and where. It has
-//! no part in the run and shares no code with the product but the names of reasons: what it knows of tables, keys and
-//! logs it was told a second time.
+//! The judge of a run: reads what clients were told and what is stored, and says which invariant broke and where. It
+//! has no part in the run and shares no code with the product but the names of reasons: what it knows of tables, keys
+//! and logs it was told a second time.
 //!
 //! - [`evidence`]: all that is judged, as plain values
 //! - [`collect`]: reads it from a history, Postgres, Redis, RabbitMQ and logs
@@ -9,10 +9,10 @@
 //! - `stock_told`: whether units that clients were told, or refused for, can have been so: I1
 //! - `rest`: what holds once everything has come to rest: I8, I10, I11
 //!
-//! I8 is seen directly where consumers log what they have handled (`RUST_LOG=info,inventory::consumer=debug`; the line is
-//! written before the acknowledgement). Without these logs it is implied: an event leaves the outbox only for the queue,
-//! and the queue only by an acknowledgement or into the dead letters; so where all three are empty, and nobody deleted the
-//! queue, each was acknowledged, which consumers do after the effect.
+//! I8 is seen directly where consumers log what they have handled (`RUST_LOG=info,inventory::consumer=debug`; the line
+//! is written before the acknowledgement). Without these logs it is implied: an event leaves the outbox only for the
+//! queue, and the queue only by an acknowledgement or into the dead letters; so where all three are empty, and nobody
+//! deleted the queue, each was acknowledged, which consumers do after the effect.
 
 mod answers;
 mod books;

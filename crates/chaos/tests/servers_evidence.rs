@@ -8,7 +8,8 @@ const SCHEMA: &str = include_str!("../../order/migrations/postgres/0001_ledger.s
 const ROWS: &str = "
     INSERT INTO stock_leases VALUES ('widget', 7, 10, 2, now()), ('日本', 0, 10, 0, NULL);
     INSERT INTO order_verdicts (id, state, item, quantity, epoch, number, request_key, fingerprint, created_at) VALUES
-        ('00000000-0000-0000-0000-000000000002', 'confirmed', 'widget', 3, 7, 5, 'key:k', sha256('x'), 'epoch'::timestamptz + '3 us'),
+        ('00000000-0000-0000-0000-000000000002', 'confirmed', 'widget', 3, 7, 5, 'key:k',
+            sha256('x'), 'epoch'::timestamptz + '3 us'),
         ('00000000-0000-0000-0000-000000000001', 'aborted', 'widget', NULL, 6, NULL, NULL, NULL, 'epoch');
     INSERT INTO restocks VALUES ('00000000-0000-0000-0000-000000000003', '日本', 4, 0, 'epoch'::timestamptz + '2 s');
     INSERT INTO outbox (order_id, item, quantity, payload, traceparent, created_at)

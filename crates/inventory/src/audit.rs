@@ -1,13 +1,13 @@
-//! The audit: holds the ledger's books, the outbox and the stock store against each other, item by item, while everything
-//! works on. The numbers are read at different moments, so only what cannot be explained by that is a drift; what looks
-//! like one is looked at a second time. `just audit` asks for it ([`router`]); in the background it comes round by itself,
-//! counts and logs what it finds, and lends an item anew where the ledger's books are whole.
+//! The audit: holds the ledger's books, the outbox and the stock store against each other, item by item, while
+//! everything works on. The numbers are read at different moments, so only what cannot be explained by that is a drift;
+//! what looks like one is looked at a second time. `just audit` asks for it ([`router`]); in the background it comes
+//! round by itself, counts and logs what it finds, and lends an item anew where the ledger's books are whole.
 //!
 //! What is always so, whatever is under way, while an item is open under the ledger's epoch:
 //! - in the ledger, at each moment: settled + outbox = orders, and no more than received
-//! - in the stock store: no more received or sold than in the ledger a moment later (a restock is journalled and an order
-//!   committed first), and no less held and sold together than sold in the ledger a moment before (an order's units are held
-//!   until they are sold)
+//! - in the stock store: no more received or sold than in the ledger a moment later (a restock is journalled and an
+//!   order committed first), and no less held and sold together than sold in the ledger a moment before (an order's
+//!   units are held until they are sold)
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,8 +34,8 @@ pub use page::router;
 pub const AUDIT_INTERVAL_MS: u64 = 60_000;
 /// Most items of one round; the next goes on after them.
 pub const AUDIT_ROUND_ITEMS_MAX: usize = 1_000;
-/// Time between the first and the second look, in milliseconds: longer than a restock takes from ledger to stock store, and
-/// than the reaper takes to see that an item's lease is old.
+/// Time between the first and the second look, in milliseconds: longer than a restock takes from ledger to stock store,
+/// and than the reaper takes to see that an item's lease is old.
 pub const AUDIT_LOOK_PAUSE_MS: u64 = 3_000;
 
 /// What does not fit.
@@ -140,8 +140,8 @@ impl Auditor {
         }
     }
 
-    /// Looks at up to [`AUDIT_ROUND_ITEMS_MAX`] items after this one, tells of what drifted and heals what it can. Answers
-    /// where to go on; `None` when it has come to the end.
+    /// Looks at up to [`AUDIT_ROUND_ITEMS_MAX`] items after this one, tells of what drifted and heals what it can.
+    /// Answers where to go on; `None` when it has come to the end.
     pub async fn round(&self, after: Option<Item>) -> Result<Option<Item>, Failure> {
         let audited = self.page(BooksOf::After(after), AUDIT_ROUND_ITEMS_MAX).await?;
         self.metrics.items(audited.len());
@@ -243,8 +243,8 @@ impl Audited {
     }
 }
 
-/// What cannot be explained by the moments at which the numbers were read. `first` may be `second`: then what takes time
-/// counts too.
+/// What cannot be explained by the moments at which the numbers were read. `first` may be `second`: then what takes
+/// time counts too.
 fn drift(first: &Look, second: &Look) -> Vec<DriftKind> {
     let Look { books, stock, after } = second;
     let mut kinds = Vec::new();

@@ -65,8 +65,8 @@ fn told_end(call: &Call) -> Option<bool> {
     }
 }
 
-/// Reads the calls under each key and the orders that have it: all 2xx name the one order, 422 is for other content alone,
-/// and no key without a hold is refused for what became of one. Without keys no two calls are the same order.
+/// Reads the calls under each key and the orders that have it: all 2xx name the one order, 422 is for other content
+/// alone, and no key without a hold is refused for what became of one. Without keys no two calls are the same order.
 pub(super) fn i6_one_order_for_a_key(case: &Case<'_>, found: &mut Found) {
     let mut keys: HashMap<&str, &Verdict> = HashMap::new();
     for order in case.confirmed.values() {
@@ -171,9 +171,9 @@ pub(super) fn i12_refusals_create_nothing(case: &Case<'_>, found: &mut Found) {
     }
 }
 
-/// Reads every row that a client can have made, and the calls: it has one that was not refused, with its content. An order
-/// without key and hold has no name in common with its call; so there are no more of one content than calls without an
-/// answer.
+/// Reads every row that a client can have made, and the calls: it has one that was not refused, with its content. An
+/// order without key and hold has no name in common with its call; so there are no more of one content than calls
+/// without an answer.
 pub(super) fn every_row_has_its_call(case: &Case<'_>, found: &mut Found) {
     let of_hold = ids(case.calls(Op::Order), |call| call.id);
     let answered = ids(case.calls(Op::Order).filter(|call| call.is_ok()), Call::told_id);

@@ -76,9 +76,9 @@ pub(super) fn i3_never_oversold(case: &Case<'_>, found: &mut Found) {
     }
 }
 
-/// Reads orders and leases, and the holds that clients were told: every order has a stamp of its own, of a lease that was
-/// granted, and its hold's item and units. Orders of older leases are made before those of newer ones: a commit is fenced
-/// from the moment on in which the next lease is granted.
+/// Reads orders and leases, and the holds that clients were told: every order has a stamp of its own, of a lease that
+/// was granted, and its hold's item and units. Orders of older leases are made before those of newer ones: a commit is
+/// fenced from the moment on in which the next lease is granted.
 pub(super) fn i4_every_order_had_its_hold(case: &Case<'_>, found: &mut Found) {
     let mut stamps = HashSet::new();
     let mut newest: HashMap<&str, &Verdict> = HashMap::new();

@@ -7,13 +7,13 @@ use std::{
 
 use deadpool_redis::redis::{self, RedisError, aio::MultiplexedConnection};
 use futures::TryStreamExt;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::evidence::{Events, ItemKeys, Lease, Ledger, Name, Outbox, Restock, Stock, Verdict};
 
-const VERDICTS: &str = "SELECT id, state = 'confirmed', item, coalesce(quantity, 0), epoch, coalesce(number, 0), request_key, \
-    (extract(epoch FROM created_at) * 1000000)::bigint FROM order_verdicts ORDER BY created_at, id";
+const VERDICTS: &str = "SELECT id, state = 'confirmed', item, coalesce(quantity, 0), epoch, coalesce(number, 0), \
+    request_key, (extract(epoch FROM created_at) * 1000000)::bigint FROM order_verdicts ORDER BY created_at, id";
 const LEASES: &str = "SELECT item, epoch, initial, settled FROM stock_leases";
 const RESTOCKS: &str = "SELECT id, item, quantity, (extract(epoch FROM created_at) * 1000000)::bigint \
     FROM restocks ORDER BY created_at, id";
@@ -31,7 +31,7 @@ pub async fn ledger(url: &str) -> Result<Ledger, sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
     let mut names = BTreeSet::new();
     let mut ledger = Ledger::default();
-    let mut rows = sqlx::query_as(AssertSqlSafe(VERDICTS)).fetch(&mut connection);
+    let mut rows = sqlx::query_as(VERDICTS).fetch(&mut connection);
     while let Some(row) = rows.try_next().await? {
         let (id, confirmed, item, quantity, epoch, number, key, created_at): VerdictRow = row;
         let (item, key) = (shared(&mut names, &item), key.map(Name::from));
@@ -97,7 +97,8 @@ async fn every_key(connection: &mut MultiplexedConnection) -> Result<BTreeSet<St
     }
 }
 
-/// The items that have numbers, and the keys that are of no kind that there is. A marker and a hint expire by themselves.
+/// The items that have numbers, and the keys that are of no kind that there is. A marker and a hint expire by
+/// themselves.
 fn items(keys: &BTreeSet<String>) -> BTreeMap<Option<String>, String> {
     let mut items = BTreeMap::new();
     for key in keys {

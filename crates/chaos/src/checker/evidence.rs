@@ -244,7 +244,8 @@ pub struct Events {
     pub waiting: u64,
     /// Messages in `order_created.dead`.
     pub dead_letters: u64,
-    /// Orders whose events consumers had handled, as they logged before each acknowledgement. `None` without these logs.
+    /// Orders whose events consumers had handled, as they logged before each acknowledgement. `None` without these
+    /// logs.
     pub handled: Option<HashSet<Uuid>>,
 }
 

@@ -150,8 +150,9 @@ const LOST: Uuid = Uuid::from_u128(4);
 const RELEASED: Uuid = Uuid::from_u128(5);
 const IN: Uuid = Uuid::from_u128(6);
 
-/// Of `widget` 10 units and 5 more: 3 under a key, repeated and refused with another body; 2 without a key; 4 on a hold;
-/// 1 by a call without an answer; 5 are free. A hold is given back; the last 6 are refused; a fault heals; `unseen` is read.
+/// Of `widget` 10 units and 5 more: 3 under a key, repeated and refused with another body; 2 without a key; 4 on a
+/// hold; 1 by a call without an answer; 5 are free. A hold is given back; the last 6 are refused; a fault heals;
+/// `unseen` is read.
 fn good() -> Run {
     let mut run = Run { events: Vec::new(), evidence: Evidence::default() };
     run.evidence.setup = Setup { initial: INITIAL, ..Setup::default() };

@@ -15,8 +15,8 @@ const LOSES_EVENTS: [&str; 2] = ["queue", "topology"];
 /// How long an event may have waited in the queue when it was destroyed, in microseconds.
 const EVENT_WAIT_MICROS_MAX: u64 = 120_000_000;
 
-/// Reads what consumers logged before they acknowledged: every order is in it, and nothing that is no order. The event of
-/// an order that was asked for shortly before a fault that destroys events may be missing, or of one of which nobody
+/// Reads what consumers logged before they acknowledged: every order is in it, and nothing that is no order. The event
+/// of an order that was asked for shortly before a fault that destroys events may be missing, or of one of which nobody
 /// knows when it was asked for: it is sold all the same, which I7 shows.
 pub(super) fn i8_every_event_is_handled(case: &Case<'_>, found: &mut Found) {
     let Some(handled) = &case.evidence.events.handled else {

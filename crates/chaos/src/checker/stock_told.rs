@@ -43,8 +43,8 @@ struct Takers {
 
 /// No order or reserve was refused for want of units while, for its whole time, more were free than it asked for. Every
 /// doubt is the system's: each order takes its units from its call on for ever, each other call as long as its hold may
-/// live, and a restock counts from its answer on. A call that was refused so itself has had no hold, unless a fault made
-/// it try more than once.
+/// live, and a restock counts from its answer on. A call that was refused so itself has had no hold, unless a fault
+/// made it try more than once.
 pub(super) fn refused_only_when_short(case: &Case<'_>, found: &mut Found) {
     let rough = Rough::new(&case.evidence.history.faults, case.evidence.setup.hold_micros);
     let (mut items, mut counted): (HashMap<&str, Takers>, HashSet<Uuid>) = Default::default();

@@ -10,7 +10,8 @@ use super::{BOOKS_ORDERS_MAX, LedgerError, rows::corrupt};
 /// $1 a name, $2 whether it will do itself, $3 most orders that are summed up, and one more to see that there are more.
 pub(super) const BOOKS: &str = "
     WITH lease AS (
-        SELECT item, epoch, initial, settled FROM stock_leases WHERE item >= $1 AND (item > $1 OR $2) ORDER BY item LIMIT 1
+        SELECT item, epoch, initial, settled FROM stock_leases
+        WHERE item >= $1 AND (item > $1 OR $2) ORDER BY item LIMIT 1
     ), came_in AS (
         SELECT coalesce(sum(quantity), 0) AS units FROM restocks WHERE item = (SELECT item FROM lease)
     ), waiting AS (

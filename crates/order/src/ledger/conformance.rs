@@ -1,7 +1,8 @@
 //! The suite that every ledger passes, written once: see [`ledger_conformance!`](crate::ledger_conformance).
 //!
 //! - this module: what a store brings, and what the checks share
-//! - [`committing`], [`leasing`], [`judging`], [`restocking`], [`listing`], [`relaying`], [`auditing`]: the port, method by method
+//! - [`committing`], [`leasing`], [`judging`], [`restocking`], [`listing`], [`relaying`], [`auditing`]: the port, method
+//!   by method
 //! - [`racing`]: many callers at once, and callers that go away
 
 use std::{
