@@ -160,6 +160,11 @@ docs:
 replay-dead-letters:
     cargo run --locked --quiet --package inventory --bin inventory-service -- replay-dead-letters
 
+# Compares ledger, outbox and stock store of what runs at an ADMIN_ADDR, or of the all-in-one; fails if they do not fit.
+[no-exit-message]
+audit *address:
+    @scripts/audit "$@"
+
 # Installs Postgres, Redis, RabbitMQ, NGINX and Prometheus where they are missing, and starts none of them.
 servers:
     @scripts/servers tests

@@ -34,6 +34,41 @@ impl ItemStock {
     }
 }
 
+/// Whose books are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BooksOf {
+    /// This item's.
+    Item(Item),
+    /// Those of the item after this one in the order of names, or of the first.
+    After(Option<Item>),
+}
+
+/// All that the ledger's tables say of one item, read at one moment: `settled + outbox_units == orders`, always.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Books {
+    /// The item.
+    pub item: Item,
+    /// The newest lease; [`Epoch::NONE`] when it was never lent.
+    pub epoch: Epoch,
+    /// Initial stock plus all restocks, in units.
+    pub received: i64,
+    /// Units of the orders whose events have left the outbox.
+    pub settled: i64,
+    /// Units of the events in the outbox.
+    pub outbox_units: i64,
+    /// Events in the outbox.
+    pub outbox_events: i64,
+    /// Units of all confirmed orders; `None` where there are too many to sum them up.
+    pub orders: Option<i64>,
+}
+
+impl Books {
+    /// Units in confirmed orders, as leases count them.
+    pub fn sold(&self) -> i64 {
+        self.settled.saturating_add(self.outbox_units)
+    }
+}
+
 /// A reservation to judge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolveQuery {

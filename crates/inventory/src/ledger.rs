@@ -2,7 +2,7 @@
 //! another implementation. The ledger is the only judge of what is sold; every call may be repeated after any failure.
 
 use async_trait::async_trait;
-pub use contracts::ledger::{ItemStock, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, Verdict};
+pub use contracts::ledger::{Books, BooksOf, ItemStock, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, Verdict};
 use contracts::{
     Failure,
     values::{Epoch, Item},
@@ -27,4 +27,11 @@ pub trait StockLedger: Send + Sync + 'static {
     /// Journals a restock, once per id, and answers the item's epoch at that time: later leases have counted it. With
     /// other content under a known id the failure is `RESTOCK_MISMATCH`.
     async fn record_restock(&self, call: &Call, restock: &Restock, initial: i64) -> Result<Epoch, Failure>;
+}
+
+/// What the ledger's tables say of an item. Only the audit asks.
+#[async_trait]
+pub trait LedgerBooks: Send + Sync + 'static {
+    /// All that they say of one item at one moment, if there is such an item; changes nothing.
+    async fn books(&self, call: &Call, of: &BooksOf) -> Result<Option<Books>, Failure>;
 }

@@ -7,11 +7,13 @@
 //! - [`reservations`]: reserve, release, restock, read
 //! - [`reaper`]: sells or gives back what is overdue, and finds items of another epoch
 //! - [`consumer`]: sells the holds of committed orders
+//! - [`audit`]: holds the ledger's books and the store against each other, and lends anew what has drifted
 //! - [`grpc`]: the gRPC service
 //! - [`metrics`], [`settings`]
 //!
 //! `main.rs` is the service as a process of its own.
 
+pub mod audit;
 pub mod backend;
 pub mod consumer;
 pub mod grpc;
@@ -30,8 +32,8 @@ use contracts::inventory::v1::inventory_service_server::InventoryServiceServer;
 use service::readiness::Check;
 
 use crate::{
-    backend::Backend, consumer::OrderConsumer, grpc::InventoryGrpc, opener::Opener, reaper::Reaper,
-    reservations::Reservations, stock::StockStore,
+    audit::Auditor, backend::Backend, consumer::OrderConsumer, grpc::InventoryGrpc, ledger::LedgerBooks,
+    metrics::AuditMetrics, opener::Opener, reaper::Reaper, reservations::Reservations, stock::StockStore,
 };
 
 /// Whether the stock store can be asked.
@@ -67,6 +69,11 @@ impl Inventory {
     /// To be run in the background.
     pub fn reaper(&self) -> Reaper {
         Reaper::new(self.backend.clone(), self.opener.clone())
+    }
+
+    /// To be run in the background, and asked by operators.
+    pub fn auditor(&self, books: Arc<dyn LedgerBooks>, metrics: AuditMetrics) -> Auditor {
+        Auditor::new(self.backend.clone(), self.opener.clone(), books, metrics)
     }
 
     /// To be run in the background.

@@ -9,11 +9,11 @@ use futures::{
     future::{self, BoxFuture},
 };
 use inventory::{
-    Inventory,
+    Inventory, audit,
     backend::Backend,
     grpc::InventoryGrpc,
     ledger::grpc::GrpcLedger,
-    metrics::InventoryMetrics,
+    metrics::{AuditMetrics, InventoryMetrics},
     settings::{ADMIN_ADDR_DEFAULT, HELP, ProcessSettings, REPLAY_COMMAND},
     stock::{StockStore, redis::RedisStock},
 };
@@ -83,14 +83,16 @@ async fn start(settings: ProcessSettings) -> Result<Serving, Failed> {
     let client_metrics = RpcClientMetrics::register(&mut registry);
     let ledger_urls = settings.inventory.order_urls.unwrap_or_default();
     let ledger = Peer::new("ledger", &ledger_urls, env.clone(), &client_metrics)?;
+    let ledger = Arc::new(GrpcLedger::new(ledger));
     let backend = Backend {
         env: env.clone(),
         store: store.clone(),
-        ledger: Arc::new(GrpcLedger::new(ledger)),
+        ledger: ledger.clone(),
         default_stock: settings.inventory.default_stock,
         metrics: InventoryMetrics::register(&mut registry),
     };
     let inventory = Inventory::new(backend, broker.clone());
+    let auditor = inventory.auditor(ledger, AuditMetrics::register(&mut registry, env.now()));
     let rpc = RpcServer::new(env.clone(), rpc_metrics, DESCRIPTORS).add(inventory.service());
 
     let health = readiness::keep(
@@ -104,11 +106,12 @@ async fn start(settings: ProcessSettings) -> Result<Serving, Failed> {
         health.boxed(),
         inventory.reaper().run(lifecycle.stop()).boxed(),
         inventory.consumer().run(lifecycle.stop()).boxed(),
+        auditor.clone().run(lifecycle.stop()).boxed(),
     ];
 
     tracing::info!(grpc = %grpc.addr(), admin = %admin.addr(), "inventory-service listens");
     let report = readiness::report(&lifecycle, vec![inventory::check(&store), queues::check(&broker)]);
-    let admin_routes = admin::router(Arc::new(registry), report);
+    let admin_routes = admin::router(Arc::new(registry), report).merge(audit::router(auditor));
     let servers = vec![(grpc, rpc.router(), Limits::internal()), (admin, admin_routes, Limits::default())];
     Ok(Serving { lifecycle, servers, background, close: future::ready(()).boxed() })
 }

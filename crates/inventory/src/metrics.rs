@@ -1,9 +1,14 @@
 //! What the inventory service counts.
 
+use std::sync::atomic::AtomicU64;
+
+use contracts::values::Timestamp;
 use prometheus_client::{
-    metrics::{counter::Counter, family::Family},
-    registry::Registry,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
 };
+
+use crate::audit::DriftKind;
 
 type Label = [(&'static str, &'static str); 1];
 
@@ -193,6 +198,61 @@ impl InventoryMetrics {
     }
 }
 
+/// Handles to what the audit counts.
+#[derive(Clone)]
+pub struct AuditMetrics {
+    drift: Family<Label, Counter>,
+    items: Counter,
+    last_round: Gauge<f64, AtomicU64>,
+}
+
+impl AuditMetrics {
+    /// Adds them to the process's registry, every kind of drift at zero. Until the first round has come to its end it
+    /// counts from `now`.
+    pub fn register(registry: &mut Registry, now: Timestamp) -> Self {
+        let this = Self {
+            drift: family(&DriftKind::ALL.map(|kind| [("kind", kind.name())])),
+            items: Counter::default(),
+            last_round: Gauge::default(),
+        };
+        this.whole_round(now);
+        registry.register(
+            "inventory_audit_drift",
+            "Items found that do not fit between ledger, outbox and stock store, by what does not",
+            this.drift.clone(),
+        );
+        registry.register("inventory_audit_items", "Items that the audit has looked at", this.items.clone());
+        registry.register_with_unit(
+            "inventory_audit_last_round_timestamp",
+            "When the audit had last looked at every item, since the epoch",
+            Unit::Seconds,
+            this.last_round.clone(),
+        );
+        this
+    }
+
+    /// An item has drifted.
+    pub fn drift(&self, kind: DriftKind) {
+        self.drift.get_or_create(&[("kind", kind.name())]).inc();
+    }
+
+    /// So many items were looked at.
+    pub fn items(&self, count: usize) {
+        self.items.inc_by(count as u64);
+    }
+
+    /// Every item has been looked at.
+    pub fn whole_round(&self, now: Timestamp) {
+        #[expect(clippy::cast_precision_loss, reason = "a double holds microseconds for 285 years")]
+        self.last_round.set(now.0 as f64 / 1e6);
+    }
+
+    /// Items of this drift so far.
+    pub fn drift_total(&self, kind: DriftKind) -> u64 {
+        self.drift.get_or_create(&[("kind", kind.name())]).get()
+    }
+}
+
 fn family(labels: &[Label]) -> Family<Label, Counter> {
     let family = Family::<Label, Counter>::default();
     for label in labels {
@@ -209,6 +269,8 @@ mod tests {
     fn every_outcome_is_there_from_the_start() {
         let mut registry = Registry::default();
         let metrics = InventoryMetrics::register(&mut registry);
+        let audit = AuditMetrics::register(&mut registry, Timestamp(1_500_000));
+        audit.drift(DriftKind::Sold);
         metrics.event(EventOutcome::Processed);
         metrics.reaped(ReapOutcome::Confirmed);
         let mut text = String::new();
@@ -221,6 +283,10 @@ mod tests {
             r#"reservations_total{outcome="unavailable"} 0"#,
             r#"leases_total{outcome="burnt"} 0"#,
             r#"reaped_holds_total{outcome="surplus"} 0"#,
+            r#"inventory_audit_drift_total{kind="sold"} 1"#,
+            r#"inventory_audit_drift_total{kind="orders"} 0"#,
+            "inventory_audit_items_total 0",
+            "inventory_audit_last_round_timestamp_seconds 1.5",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

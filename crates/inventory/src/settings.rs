@@ -43,7 +43,7 @@ Settings are environment variables:
     or BROKER_HOST, BROKER_PORT, BROKER_USER, BROKER_PASSWORD
   ORDER_URL                    the order service's gRPC, as in http://127.0.0.1:50051; several with commas  [required]
   INVENTORY_GRPC_ADDR          where gRPC listens                                        [default: 127.0.0.1:50052]
-  ADMIN_ADDR                   where /metrics, /healthz and /readyz listen               [default: 127.0.0.1:9467]
+  ADMIN_ADDR                   where /metrics, /healthz, /readyz and /audit listen       [default: 127.0.0.1:9467]
   DEFAULT_STOCK                units an item starts with                                            [default: 100]
   DRAIN_DELAY_SECONDS          how long it serves on after SIGTERM, not ready any more, 0..15         [default: 1]
   LOG_FORMAT                   text or json                                                        [default: text]

@@ -1,6 +1,7 @@
 //! The ledger port: the only judge of what is sold. Each method is one atomic step of what
 //! ARCHITECTURE.md describes, and may be repeated after any failure.
 
+mod books;
 pub mod conformance;
 mod judging;
 pub mod postgres;
@@ -9,7 +10,7 @@ pub mod sqlite;
 pub mod steps;
 
 use async_trait::async_trait;
-pub use contracts::ledger::{ItemStock, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, Verdict};
+pub use contracts::ledger::{Books, BooksOf, ItemStock, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, Verdict};
 use contracts::{
     Failure,
     values::{Epoch, IdempotencyKey, Item, Quantity, ReservationId, Stamp, Timestamp},
@@ -19,6 +20,8 @@ use contracts::{
 pub const COMMIT_BATCH_MAX: usize = 256;
 /// Most events that are counted: counting more would take longer than anybody may wait.
 pub const OUTBOX_COUNT_MAX: i64 = 1_000_000;
+/// Most orders of an item that [`Ledger::books`] sums up: more would take longer than a page of orders.
+pub const BOOKS_ORDERS_MAX: i64 = 100_000;
 /// How long a fresh lease is left alone before another may fence it, in milliseconds.
 pub const LEASE_GRACE_MS: u64 = 250;
 
@@ -206,6 +209,10 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Takes up to `limit` events, oldest first, that no other relay has in hand.
     async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError>;
+
+    /// All that the tables say of one item at one moment, if there is such an item. With more than [`BOOKS_ORDERS_MAX`]
+    /// orders these are not summed up. Commits and leases do not wait for it.
+    async fn books(&self, of: &BooksOf) -> Result<Option<Books>, LedgerError>;
 
     /// How much waits.
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError>;

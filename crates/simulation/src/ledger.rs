@@ -11,9 +11,9 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use contracts::values::{Epoch, Item, ReservationId};
 use order::ledger::{
-    COMMIT_BATCH_MAX, CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OUTBOX_COUNT_MAX,
-    OpenOutcome, Order, OutboxBacklog, OutboxBatch, OutboxEvent, QUERY_BATCH_MAX, RequestKey, ResolveQuery, Restock,
-    RestockOutcome, Verdict,
+    Books, BooksOf, COMMIT_BATCH_MAX, CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder,
+    OUTBOX_COUNT_MAX, OpenOutcome, Order, OutboxBacklog, OutboxBatch, OutboxEvent, QUERY_BATCH_MAX, RequestKey,
+    ResolveQuery, Restock, RestockOutcome, Verdict,
     postgres::{
         CALL_MAX_MS, COMMIT_CALL_MAX_MS, COMMIT_LOCK_WAIT_MAX_MS, IDLE_IN_TRANSACTION_MAX_MS, LOCK_WAIT_MAX_MS,
         OUTBOX_HOLD_MAX_MS,
@@ -224,6 +224,10 @@ impl Ledger for SimLedger {
             Ok(batch)
         };
         self.client.transact("ledger: take_outbox", take).await
+    }
+
+    async fn books(&self, of: &BooksOf) -> Result<Option<Books>, LedgerError> {
+        self.client.look("ledger: books", |tables| tables.books(of)).await
     }
 
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {

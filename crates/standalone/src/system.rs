@@ -14,7 +14,11 @@ use contracts::{
 use futures::FutureExt;
 use http::Uri;
 use inventory::{
-    Inventory, backend::Backend, grpc::InventoryGrpc, ledger::grpc::GrpcLedger, metrics::InventoryMetrics,
+    Inventory, audit,
+    backend::Backend,
+    grpc::InventoryGrpc,
+    ledger::grpc::GrpcLedger,
+    metrics::{AuditMetrics, InventoryMetrics},
 };
 use order::{
     assembly::{OrderService, Ports},
@@ -97,17 +101,19 @@ pub fn assemble(
         &order_metrics,
         &lifecycle.stop(),
     );
+    // A connection of its own: orders that wait for a lease must not keep the lease from being asked for.
+    let ledger = Arc::new(GrpcLedger::new(peer("ledger", &edge.order_urls, &listeners.order)?));
     let inventory = Inventory::new(
         Backend {
             env: env.clone(),
             store: stores.stock.clone(),
-            // A connection of its own: orders that wait for a lease must not keep the lease from being asked for.
-            ledger: Arc::new(GrpcLedger::new(peer("ledger", &edge.order_urls, &listeners.order)?)),
+            ledger: ledger.clone(),
             default_stock: settings.inventory.default_stock,
             metrics: inventory_metrics,
         },
         stores.broker.clone(),
     );
+    let auditor = inventory.auditor(ledger, AuditMetrics::register(&mut registry, env.now()));
 
     let rpc = || RpcServer::new(env.clone(), rpc_metrics.clone(), DESCRIPTORS);
     let order_rpc = rpc().add(order.orders).add(order.ledger);
@@ -119,6 +125,7 @@ pub fn assemble(
     }
     background.push(Box::pin(inventory.reaper().run(lifecycle.stop())));
     background.push(Box::pin(inventory.consumer().run(lifecycle.stop())));
+    background.push(Box::pin(auditor.clone().run(lifecycle.stop())));
     background.push(Box::pin(readiness::keep(
         env.clone(),
         order_rpc.health(),
@@ -142,7 +149,7 @@ pub fn assemble(
     // Without the ledger no order can be placed; with any other part missing there are some that can.
     let checks =
         vec![order::assembly::check(&stores.ledger), inventory::check(&stores.stock), queues::check(&stores.broker)];
-    let admin = admin::router(Arc::new(registry), readiness::report(&lifecycle, checks));
+    let admin = admin::router(Arc::new(registry), readiness::report(&lifecycle, checks)).merge(audit::router(auditor));
     let servers = vec![
         (listeners.http, edge, Limits::default()),
         (listeners.order, order_rpc.router(), Limits::internal()),

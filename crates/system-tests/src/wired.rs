@@ -15,9 +15,10 @@ use contracts::{
 use futures::future::BoxFuture;
 use inventory::{
     Inventory as InventoryService,
+    audit::Auditor,
     backend::Backend,
-    ledger::StockLedger,
-    metrics::InventoryMetrics,
+    ledger::{LedgerBooks, StockLedger},
+    metrics::{AuditMetrics, InventoryMetrics},
     reservations::{self, Reservations},
     stock::{ReserveRequest, memory::MemoryStock},
 };
@@ -26,14 +27,16 @@ use order::{
     attempt::Identity,
     inventory::{Inventory, Reserve, Reserved},
     ledger::{
-        CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order,
-        OutboxBacklog, OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict, sqlite::SqliteLedger,
+        Books, BooksOf, CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome,
+        Order, OutboxBacklog, OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+        sqlite::SqliteLedger,
     },
     metrics::OrderMetrics,
     place_order::{Placed, Placement},
 };
 use prometheus_client::registry::Registry;
 use service::{call::Call, environment::Env, lifecycle::Lifecycle};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -80,6 +83,10 @@ pub struct Wired {
     pub inventory: InventoryService,
     /// What it has counted.
     pub inventory_metrics: InventoryMetrics,
+    /// Holds ledger and stock store against each other, when it is told to.
+    pub auditor: Auditor,
+    /// What it has counted.
+    pub audit_metrics: AuditMetrics,
     /// What the inventory service does.
     pub reservations: Reservations,
     /// What the order service does.
@@ -89,7 +96,7 @@ pub struct Wired {
     /// Where scripts are put, and what was seen.
     pub seams: Arc<Seams>,
     _stop: DropGuard,
-    _data: TempDir,
+    data: TempDir,
 }
 
 /// An item.
@@ -128,6 +135,8 @@ impl Wired {
             metrics: inventory_metrics.clone(),
         };
         let inventory = InventoryService::new(backend, broker.clone());
+        let audit_metrics = AuditMetrics::register(&mut Registry::default(), env.now());
+        let auditor = inventory.auditor(Arc::new(DirectLedger(ledger.clone())), audit_metrics.clone());
         let reservations = inventory.reservations();
         let stop = CancellationToken::new();
         let ports = Ports {
@@ -149,12 +158,14 @@ impl Wired {
             broker,
             inventory,
             inventory_metrics,
+            auditor,
+            audit_metrics,
             reservations,
             order,
             committer,
             seams,
             _stop: stop.drop_guard(),
-            _data: data,
+            data,
         }
     }
 
@@ -171,6 +182,14 @@ impl Wired {
     /// Runs before every look for an order, by its id or its key, which happens whatever its fate.
     pub async fn script_reads(&self, script: Script<()>) {
         *self.seams.read.lock().await = Some(script);
+    }
+
+    /// Changes the ledger past everything, as an operator's hand would.
+    pub async fn sql(&self, statements: &'static str) {
+        let options = SqliteConnectOptions::new().filename(self.data.path().join("ledger.db"));
+        let mut hand = SqliteConnection::connect_with(&options).await.expect("it opens");
+        sqlx::raw_sql(statements).execute(&mut hand).await.expect("SQLite knows it");
+        hand.close().await.expect("it is closed");
     }
 
     /// A call with the usual deadline.
@@ -266,6 +285,13 @@ impl StockLedger for DirectLedger {
             RestockOutcome::Journalled(epoch) => Ok(epoch),
             RestockOutcome::OtherContent => Err(Failure::of(Reason::RestockMismatch)),
         }
+    }
+}
+
+#[async_trait]
+impl LedgerBooks for DirectLedger {
+    async fn books(&self, _: &Call, of: &BooksOf) -> Result<Option<Books>, Failure> {
+        self.0.books(of).await.map_err(unavailable)
     }
 }
 
@@ -380,6 +406,10 @@ impl Ledger for ScriptedLedger {
 
     async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
         self.ledger.take_outbox(limit).await
+    }
+
+    async fn books(&self, of: &BooksOf) -> Result<Option<Books>, LedgerError> {
+        self.ledger.books(of).await
     }
 
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {

@@ -7,7 +7,7 @@ use axum::{Router, body::Body};
 use broker::{Broker, BrokerError, Consumer, Message as BrokerMessage, PublishOutcome, QueueSpec};
 use contracts::{
     DESCRIPTORS, Failure,
-    orders::v1 as proto,
+    orders::v1::{self as proto, get_books_request::Which},
     values::{Item, ReservationId, Ttl},
 };
 use http::{HeaderValue, Request, Version};
@@ -172,7 +172,7 @@ fn page_tokens() -> Inputs {
     .boxed()
 }
 
-const METHODS: [&str; 7] = [
+const METHODS: [&str; 8] = [
     "orders.v1.OrderService/CreateOrder",
     "orders.v1.OrderService/GetOrder",
     "orders.v1.OrderService/ListOrders",
@@ -180,6 +180,7 @@ const METHODS: [&str; 7] = [
     "orders.v1.LedgerService/GetStock",
     "orders.v1.LedgerService/ResolveReservation",
     "orders.v1.LedgerService/RecordRestock",
+    "orders.v1.LedgerService/GetBooks",
 ];
 
 /// An input is the number of a method, as a digit, and the bytes of its message.
@@ -200,7 +201,8 @@ fn check_message(orders: &Orders, input: &[u8]) -> Verdict {
         3 => proto::OpenStockRequest::decode(message).is_ok(),
         4 => proto::GetStockRequest::decode(message).is_ok(),
         5 => proto::ResolveReservationRequest::decode(message).is_ok(),
-        _ => proto::RecordRestockRequest::decode(message).is_ok(),
+        6 => proto::RecordRestockRequest::decode(message).is_ok(),
+        _ => proto::GetBooksRequest::decode(message).is_ok(),
     };
     let status = orders.ask(method, message, None);
     let fine = [Code::Ok, Code::InvalidArgument, Code::NotFound, Code::FailedPrecondition, Code::AlreadyExists];
@@ -257,6 +259,8 @@ fn messages() -> Inputs {
         (id(), item(), number(), number()).prop_map(|(id, item, quantity, initial)| {
             numbered(6, &proto::RecordRestockRequest { id, item, quantity, initial })
         }),
+        proptest::option::of(prop_oneof![item().prop_map(Which::Item), item().prop_map(Which::After)])
+            .prop_map(|which| numbered(7, &proto::GetBooksRequest { which })),
     ]
     .boxed()
 }

@@ -1,13 +1,14 @@
 //! The ledger over gRPC. Answers are parsed here: what cannot be is an internal error, and nothing is done with it.
 
-use super::{ItemStock, OpenOutcome, ResolveQuery, Restock, StockLedger, Verdict};
+use super::{ItemStock, LedgerBooks, OpenOutcome, ResolveQuery, Restock, StockLedger, Verdict};
 use async_trait::async_trait;
 use contracts::{
     Failure,
+    ledger::{Books, BooksOf},
     orders::v1::{
-        GetStockRequest, OpenStockRequest, RecordRestockRequest, ReservationQuery, ResolveReservationRequest,
-        Stamp as StampMessage, Verdict as VerdictMessage, ledger_service_client::LedgerServiceClient,
-        open_stock_response::Outcome,
+        GetBooksRequest, GetStockRequest, OpenStockRequest, RecordRestockRequest, ReservationQuery,
+        ResolveReservationRequest, Stamp as StampMessage, Verdict as VerdictMessage, get_books_request::Which,
+        ledger_service_client::LedgerServiceClient, open_stock_response::Outcome,
     },
     values::{Epoch, Item, Lease},
 };
@@ -126,5 +127,41 @@ impl StockLedger for GrpcLedger {
             return Err(Failure::internal(format!("a restock of epoch {}", answer.epoch)));
         }
         Ok(Epoch(answer.epoch))
+    }
+}
+
+#[async_trait]
+impl LedgerBooks for GrpcLedger {
+    async fn books(&self, call: &Call, of: &BooksOf) -> Result<Option<Books>, Failure> {
+        let which = match of {
+            BooksOf::Item(item) => Which::Item(item.to_string()),
+            BooksOf::After(after) => Which::After(after.as_ref().map_or_else(String::new, Item::to_string)),
+        };
+        let message = GetBooksRequest { which: Some(which) };
+        let answer = self
+            .peer
+            .unary(call, "orders.v1.LedgerService/GetBooks", Repeat::Safe, message, |channel, request| async move {
+                LedgerServiceClient::new(channel).get_books(request).await
+            })
+            .await?;
+        let Some(books) = answer.books else { return Ok(None) };
+        let item = Item::parse(&books.item).map_err(|invalid| Failure::internal(format!("books: {invalid}")))?;
+        let fits = match of {
+            BooksOf::Item(asked) => item == *asked,
+            BooksOf::After(after) => after.as_ref().is_none_or(|after| item > *after),
+        };
+        let numbers = [books.epoch, books.received, books.settled, books.outbox_units, books.outbox_events];
+        if !fits || numbers.iter().any(|number| *number < 0) {
+            return Err(Failure::internal(format!("books that cannot be: {books:?} for {of:?}")));
+        }
+        Ok(Some(Books {
+            item,
+            epoch: Epoch(books.epoch),
+            received: books.received,
+            settled: books.settled,
+            outbox_units: books.outbox_units,
+            outbox_events: books.outbox_events,
+            orders: books.orders,
+        }))
     }
 }

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use contracts::{
     DESCRIPTORS, Reason,
     orders::v1::{
-        GetStockRequest, GetStockResponse, ItemStock as ItemStockMessage, Lease as LeaseMessage, OpenStockRequest,
-        OpenStockResponse, RecordRestockRequest, RecordRestockResponse, ResolveReservationRequest,
-        ResolveReservationResponse, Verdict as VerdictMessage, Wait,
+        GetBooksRequest, GetBooksResponse, GetStockRequest, GetStockResponse, ItemStock as ItemStockMessage,
+        Lease as LeaseMessage, OpenStockRequest, OpenStockResponse, RecordRestockRequest, RecordRestockResponse,
+        ResolveReservationRequest, ResolveReservationResponse, Verdict as VerdictMessage, Wait,
         ledger_service_server::{LedgerService, LedgerServiceServer},
         open_stock_response::Outcome,
     },
@@ -67,6 +67,10 @@ impl LedgerService for ScriptedLedger {
             return Err(contracts::Failure::of(Reason::RestockMismatch).into());
         }
         Ok(Response::new(RecordRestockResponse { epoch: 4 }))
+    }
+
+    async fn get_books(&self, _: Request<GetBooksRequest>) -> Result<Response<GetBooksResponse>, Status> {
+        Err(Status::unimplemented("not here"))
     }
 }
 

@@ -6,9 +6,10 @@ use contracts::{
     Failure, Reason,
     failure::parse,
     orders::v1::{
-        self as proto, GetStockRequest, GetStockResponse, OpenStockRequest, OpenStockResponse, RecordRestockRequest,
-        RecordRestockResponse, ResolveReservationRequest, ResolveReservationResponse,
-        ledger_service_server::LedgerService, open_stock_response::Outcome,
+        self as proto, GetBooksRequest, GetBooksResponse, GetStockRequest, GetStockResponse, OpenStockRequest,
+        OpenStockResponse, RecordRestockRequest, RecordRestockResponse, ResolveReservationRequest,
+        ResolveReservationResponse, get_books_request::Which, ledger_service_server::LedgerService,
+        open_stock_response::Outcome,
     },
     values::{EPOCH_CLAIM_MAX, Epoch, INITIAL_STOCK_MAX, Invalid, Item, Quantity, ReservationId, Stamp},
 };
@@ -16,7 +17,7 @@ use service::rpc::reply;
 use tonic::{Request, Response, Status};
 
 use super::bounded;
-use crate::ledger::{Ledger, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, RestockOutcome, Verdict};
+use crate::ledger::{BooksOf, Ledger, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, RestockOutcome, Verdict};
 
 /// Serves the ledger to the inventory service.
 pub struct LedgerApi {
@@ -77,6 +78,25 @@ impl LedgerApi {
             RestockOutcome::OtherContent => Err(Failure::of(Reason::RestockMismatch)),
         }
     }
+
+    async fn books(&self, request: GetBooksRequest) -> Result<GetBooksResponse, Failure> {
+        let of = match request.which {
+            Some(Which::Item(item)) => BooksOf::Item(parse("item", Item::parse(&item))?),
+            Some(Which::After(after)) if after.is_empty() => BooksOf::After(None),
+            Some(Which::After(after)) => BooksOf::After(Some(parse("after", Item::parse(&after))?)),
+            None => return Err(Failure::field("which", "item or after must be set")),
+        };
+        let books = self.ledger.books(&of).await?.map(|books| proto::Books {
+            item: books.item.to_string(),
+            epoch: books.epoch.0,
+            received: books.received,
+            settled: books.settled,
+            outbox_units: books.outbox_units,
+            outbox_events: books.outbox_events,
+            orders: books.orders,
+        });
+        Ok(GetBooksResponse { books })
+    }
 }
 
 fn initial(units: i64) -> Result<i64, Invalid> {
@@ -136,5 +156,9 @@ impl LedgerService for LedgerApi {
         request: Request<RecordRestockRequest>,
     ) -> Result<Response<RecordRestockResponse>, Status> {
         reply(self.restock(request.into_inner()).await)
+    }
+
+    async fn get_books(&self, request: Request<GetBooksRequest>) -> Result<Response<GetBooksResponse>, Status> {
+        reply(self.books(request.into_inner()).await)
     }
 }

@@ -1,7 +1,8 @@
 //! The suite that every ledger passes, written once: see [`ledger_conformance!`](crate::ledger_conformance).
 //!
 //! - this module: what a store brings, and what the checks share
-//! - [`committing`], [`leasing`], [`judging`], [`restocking`], [`listing`], [`relaying`]: the port, method by method
+//! - [`committing`], [`leasing`], [`judging`], [`restocking`], [`listing`], [`relaying`], [`auditing`]: the port, method
+//!   by method
 //! - [`racing`]: many callers at once, and callers that go away
 
 use std::{
@@ -25,6 +26,7 @@ use super::{
     ResolveQuery, Verdict,
 };
 
+pub mod auditing;
 pub mod committing;
 pub mod judging;
 pub mod leasing;
@@ -177,7 +179,8 @@ pub fn request_key(text: &str) -> RequestKey {
 
 /// The names of all checks, as the modules' sources have them.
 pub fn check_names() -> Vec<&'static str> {
-    const SOURCES: [&str; 7] = [
+    const SOURCES: [&str; 8] = [
+        include_str!("conformance/auditing.rs"),
         include_str!("conformance/committing.rs"),
         include_str!("conformance/judging.rs"),
         include_str!("conformance/leasing.rs"),
@@ -276,6 +279,9 @@ macro_rules! ledger_conformance {
                 every_lease_has_counted_exactly_the_orders_before_it
                 an_order_and_a_tombstone_exclude_each_other
                 a_caller_that_goes_away_leaves_no_half_order;
+            auditing:
+                the_books_of_an_item_add_up_at_every_moment
+                books_are_told_item_by_item;
         }
     };
     (@tests $fixture:ty; $($module:ident: $($check:ident)*;)*) => {

@@ -31,12 +31,13 @@ use service::environment::Env;
 use sha2::{Digest, Sha256};
 
 use super::{
-    CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, OutboxBacklog,
-    OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+    Books, BooksOf, CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order,
+    OutboxBacklog, OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
     steps::{self, Statements},
 };
 use pool::{Pool, Session};
 
+mod books;
 mod commit;
 mod connect;
 mod outbox;
@@ -182,6 +183,10 @@ impl Ledger for PostgresLedger {
 
     async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
         self.call(|session| self.take_events(session, limit)).await
+    }
+
+    async fn books(&self, of: &BooksOf) -> Result<Option<Books>, LedgerError> {
+        self.pool.read(CALL_MAX_MS, |session| self.read_books(session, of)).await
     }
 
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {

@@ -35,13 +35,14 @@ use sqlx::{
 };
 
 use super::{
-    CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, OutboxBacklog,
-    OutboxBatch, QUERY_BATCH_MAX, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+    Books, BooksOf, CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order,
+    OutboxBacklog, OutboxBatch, QUERY_BATCH_MAX, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
     judging::bounded,
     rows::{StoredId, StoredTime},
     steps,
 };
 
+mod books;
 mod commit;
 #[cfg(test)]
 mod faults;
@@ -224,6 +225,10 @@ impl Ledger for SqliteLedger {
 
     async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
         self.take_events(limit).await
+    }
+
+    async fn books(&self, of: &BooksOf) -> Result<Option<Books>, LedgerError> {
+        self.read_books(of).await
     }
 
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use order::ledger::{
-    Ledger, ListQuery, ResolveQuery, Restock,
+    BooksOf, Ledger, ListQuery, ResolveQuery, Restock,
     conformance::{item, units},
 };
 use servers::Postgres;
@@ -63,6 +63,9 @@ async fn no_statement_reads_a_whole_table() {
         }
         let items: Vec<_> = (1..=100).map(|n| item(&format!("item {n}"))).collect();
         ledger.stock(&items, 10).await.expect("answers");
+        for of in [BooksOf::Item(item("item 7")), BooksOf::After(Some(item("item 7")))] {
+            assert!(ledger.books(&of).await.expect("answers").is_some());
+        }
         let queries: Vec<ResolveQuery> =
             (0..50).map(|_| ResolveQuery { id: bench.id(), stamp: Some(bench.order(&lease).stamp) }).collect();
         ledger.resolve(&queries).await.expect("answers");

@@ -76,6 +76,8 @@ async fn use_all(ledger: &dyn Ledger, bench: &Bench) -> Result<(), LedgerError> 
     let restock = Restock { id: bench.env().uuid(), item: item("gadget"), quantity: units(5) };
     ledger.record_restock(&restock, 10).await?;
     assert_eq!(ledger.outbox_backlog().await?.events, 1);
+    let books = ledger.books(&order::ledger::BooksOf::After(Some(item("gadget")))).await?.expect("it is lent");
+    assert_eq!(books.outbox_events, 1);
     let batch = ledger.take_outbox(10).await?;
     batch.settle(&[true]).await?;
     assert_eq!(ledger.stock(&[item("widget")], 10).await?[0].sold, 1);

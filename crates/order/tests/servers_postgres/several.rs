@@ -15,8 +15,8 @@ use futures::FutureExt;
 use order::{
     committer::COMMIT_MAX_MS,
     ledger::{
-        CommitOutcome, ItemStock, KeyedOrder, LEASE_GRACE_MS, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome,
-        Order, OutboxBacklog, OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+        Books, BooksOf, CommitOutcome, ItemStock, KeyedOrder, LEASE_GRACE_MS, Ledger, LedgerError, ListQuery, NewOrder,
+        OpenOutcome, Order, OutboxBacklog, OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
         conformance::{Bench, LedgerFixture, item, racing},
         postgres::{COMMIT_CALL_MAX_MS, PostgresLedger, SLOT_WAIT_MAX_MS},
     },
@@ -79,6 +79,10 @@ impl Ledger for Two {
 
     async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
         self.next().take_outbox(limit).await
+    }
+
+    async fn books(&self, of: &BooksOf) -> Result<Option<Books>, LedgerError> {
+        self.next().books(of).await
     }
 
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {

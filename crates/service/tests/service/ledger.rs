@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use contracts::{
     Failure, Reason,
     orders::v1::{
-        GetStockRequest, GetStockResponse, ItemStock, OpenStockRequest, OpenStockResponse, RecordRestockRequest,
-        RecordRestockResponse, ResolveReservationRequest, ResolveReservationResponse,
-        ledger_service_server::LedgerService,
+        GetBooksRequest, GetBooksResponse, GetStockRequest, GetStockResponse, ItemStock, OpenStockRequest,
+        OpenStockResponse, RecordRestockRequest, RecordRestockResponse, ResolveReservationRequest,
+        ResolveReservationResponse, ledger_service_server::LedgerService,
     },
 };
 use service::{
@@ -75,6 +75,10 @@ impl LedgerService for Ledger {
         &self,
         _: Request<RecordRestockRequest>,
     ) -> Result<Response<RecordRestockResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn get_books(&self, _: Request<GetBooksRequest>) -> Result<Response<GetBooksResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 }

@@ -1,8 +1,11 @@
 //! The ledger's tables, as committed, and what one transaction changes in them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
-use contracts::values::{Epoch, Item, Quantity, ReservationId, Stamp, Timestamp};
+use contracts::{
+    ledger::{Books, BooksOf},
+    values::{Epoch, Item, Quantity, ReservationId, Stamp, Timestamp},
+};
 use order::ledger::{Fingerprint, ItemStock, KeyedOrder, Order, OutboxEvent, RequestKey, steps::Standing};
 use uuid::Uuid;
 
@@ -128,6 +131,25 @@ pub struct Tables {
 }
 
 impl Tables {
+    pub(super) fn books(&self, of: &BooksOf) -> Option<Books> {
+        let (item, lease) = match of {
+            BooksOf::Item(item) => self.leases.get_key_value(item)?,
+            BooksOf::After(None) => self.leases.first_key_value()?,
+            BooksOf::After(Some(after)) => self.leases.range((Bound::Excluded(after), Bound::Unbounded)).next()?,
+        };
+        let Sums { confirmed, restocked, waiting } = self.sums.get(item).copied().unwrap_or_default();
+        let outbox_events = self.outbox.values().filter(|row| row.item == *item).map(|_| 1).sum();
+        Some(Books {
+            item: item.clone(),
+            epoch: lease.epoch,
+            received: lease.initial + restocked,
+            settled: lease.settled,
+            outbox_units: waiting,
+            outbox_events,
+            orders: Some(confirmed),
+        })
+    }
+
     /// Units that an item has received; none before its first lease or restock.
     pub fn received(&self, item: &Item) -> Option<i64> {
         let restocked = self.sums.get(item).map_or(0, |sums| sums.restocked);
