@@ -3,9 +3,24 @@
 //! - [`world`]: one seed's world, put together; where to start reading
 //! - [`executor`]: tasks, virtual time and dice, on one thread; [`environment`]: what a process sees of them
 //! - [`trace`]: what happened, as a hash
+//! - [`workload`]: what a seed's callers do; [`clients`]: they do it; [`history`]: what they are told
+//! - [`watch`]: what the services are told by the stores; [`books`]: what stands there
+//! - [`invariants`]: what must hold; [`oracle`]: asks after each step whether it does
+//! - [`run`](mod@run): a seed from start to verdict; [`campaign`]: many of them; [`report`]: what they did
+//! - [`planted`]: the seeds that find each planted bug
 
 pub mod environment;
 pub mod executor;
 pub mod trace;
 pub mod watch;
 pub mod world;
+pub mod books;
+pub mod campaign;
+pub mod clients;
+pub mod history;
+pub mod invariants;
+pub mod oracle;
+pub mod planted;
+pub mod report;
+pub mod run;
+pub mod workload;
