@@ -16,12 +16,13 @@ pub struct SimEnvironment {
     executor: Executor,
     process: ProcessId,
     life: u64,
+    starts: Kind,
 }
 
 impl SimEnvironment {
-    /// Of the process' present life.
-    pub fn of(executor: &Executor, process: ProcessId) -> Env {
-        Arc::new(Self { executor: executor.clone(), process, life: executor.life(process) })
+    /// Of the process' present life. What it starts is of the kind `starts`.
+    pub fn of(executor: &Executor, process: ProcessId, starts: Kind) -> Env {
+        Arc::new(Self { executor: executor.clone(), process, life: executor.life(process), starts })
     }
 }
 
@@ -44,11 +45,7 @@ impl Environment for SimEnvironment {
         if self.executor.life(self.process) != self.life {
             return;
         }
-        let kind = match self.executor.current_kind() {
-            Some(kind @ (Kind::Client | Kind::Network | Kind::Faults)) => kind,
-            _ => Kind::Work,
-        };
-        self.executor.start(self.process, kind, task);
+        self.executor.start(self.process, self.starts, task);
     }
 
     fn random(&self) -> u128 {

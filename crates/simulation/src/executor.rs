@@ -68,7 +68,7 @@ pub struct TaskId {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// A task was polled.
-    Ran(Kind),
+    Ran(TaskId),
     /// Nothing can run, now or ever.
     Idle,
     /// A task panicked: an assertion of the product broke.
@@ -83,18 +83,25 @@ struct Task {
     future: Option<BoxFuture<'static, ()>>,
     waker: Waker,
     woken: Arc<Woken>,
-    /// What it is waiting in, and since which visit.
-    leaves: Vec<&'static str>,
+    waits: Waits,
+}
+
+/// What a task is waiting in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Calls of ports.
+    pub leaves: Vec<&'static str>,
+    /// Sleeps: which, and how long each is in all, in microseconds.
+    pub sleeps: Vec<(u64, u64)>,
 }
 
 /// Tasks that want to be polled.
 #[derive(Default)]
-struct Ready(Mutex<Vec<(usize, u64)>>);
+struct Ready(Mutex<Vec<TaskId>>);
 
 struct Woken {
     ready: Arc<Ready>,
-    slot: usize,
-    number: u64,
+    task: TaskId,
     queued: AtomicBool,
 }
 
@@ -105,7 +112,7 @@ impl Wake for Woken {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.queued.swap(true, Ordering::Relaxed) {
-            lock(&self.ready.0).push((self.slot, self.number));
+            lock(&self.ready.0).push(self.task);
         }
     }
 }
@@ -118,7 +125,7 @@ struct Life {
     started_micros: u64,
     jumped_micros: i64,
     /// Ready, but frozen.
-    parked: Vec<(usize, u64)>,
+    parked: Vec<TaskId>,
 }
 
 struct State {
@@ -131,7 +138,8 @@ struct State {
     timers: BTreeMap<(u64, u64), Waker>,
     timer_number: u64,
     lives: Vec<Life>,
-    current: Option<(usize, u64)>,
+    furthest_micros: i64,
+    current: Option<TaskId>,
     steps: u64,
     trace: Trace,
 }
@@ -169,6 +177,7 @@ impl Executor {
             timers: BTreeMap::new(),
             timer_number: 0,
             lives,
+            furthest_micros: 0,
             current: None,
             steps: 0,
             trace: Trace::new(record),
@@ -199,7 +208,20 @@ impl Executor {
     /// The process' wall clock jumps.
     pub fn jump(&self, process: ProcessId, micros: i64) {
         let mut state = self.state();
+        state.furthest_micros = state.furthest_micros.max(micros);
         state.lives[process.0].jumped_micros = micros;
+    }
+
+    /// All wall clocks are as far ahead as any has ever been: what was to be due by one of them is due by all.
+    pub fn agree(&self) {
+        let mut state = self.state();
+        let furthest = state.furthest_micros;
+        state.lives.iter_mut().for_each(|life| life.jumped_micros = furthest);
+    }
+
+    /// How many processes there may be.
+    pub fn processes(&self) -> usize {
+        self.state().lives.len()
     }
 
     /// A random number that is an id or a delay of the product.
@@ -257,10 +279,11 @@ impl Executor {
         state.task_number += 1;
         let number = state.task_number;
         let slot = state.free.pop_first().unwrap_or(state.tasks.len());
-        let woken = Arc::new(Woken { ready: self.ready.clone(), slot, number, queued: AtomicBool::new(false) });
+        let id = TaskId { slot, number };
+        let woken = Arc::new(Woken { ready: self.ready.clone(), task: id, queued: AtomicBool::new(false) });
         let waker = Waker::from(woken.clone());
         let task =
-            Task { number, process, kind, future: Some(future), waker, woken: woken.clone(), leaves: Vec::new() };
+            Task { number, process, kind, future: Some(future), waker, woken: woken.clone(), waits: Waits::default() };
         if slot == state.tasks.len() {
             state.tasks.push(Some(task));
         } else {
@@ -268,25 +291,25 @@ impl Executor {
         }
         drop(state);
         woken.wake();
-        Some(TaskId { slot, number })
-    }
-
-    /// The kind of the task that is polled at this moment.
-    pub fn current_kind(&self) -> Option<Kind> {
-        let state = self.state();
-        let (slot, _) = state.current?;
-        state.tasks[slot].as_ref().map(|task| task.kind)
+        Some(id)
     }
 
     /// Drops a task, if it is still there.
     pub fn kill(&self, task: TaskId) {
         let mut state = self.state();
-        let dead = state.remove(task.slot, task.number);
+        let dead = state.remove(task);
         drop(state);
         drop(dead);
     }
 
-    /// Whether a task of these kinds is there.
+    /// What a task is, and what it waits in, if it is still there.
+    pub fn look(&self, task: TaskId) -> Option<(ProcessId, Kind, Waits)> {
+        let state = self.state();
+        let found = state.tasks.get(task.slot)?.as_ref().filter(|found| found.number == task.number)?;
+        Some((found.process, found.kind, found.waits.clone()))
+    }
+
+    /// Tasks of this kind.
     pub fn running(&self, kind: Kind) -> usize {
         self.state().tasks.iter().flatten().filter(|task| task.kind == kind).count()
     }
@@ -312,22 +335,19 @@ impl Executor {
     }
 
     /// A process ends: all its tasks are dropped between two polls. Answers what each was waiting in.
-    pub fn end(&self, process: ProcessId) -> Vec<(Kind, Vec<&'static str>)> {
+    pub fn end(&self, process: ProcessId) -> Vec<(Kind, Waits)> {
         let mut state = self.state();
         state.lives[process.0].alive = false;
         state.lives[process.0].frozen = false;
         state.lives[process.0].parked.clear();
-        let of_it: Vec<(usize, u64)> = state
-            .tasks
-            .iter()
-            .enumerate()
-            .filter_map(|(slot, task)| {
-                task.as_ref().filter(|task| task.process == process).map(|task| (slot, task.number))
-            })
-            .collect();
-        let dead: Vec<Task> = of_it.into_iter().filter_map(|(slot, number)| state.remove(slot, number)).collect();
+        let of_it = state.tasks.iter().enumerate().filter_map(|(slot, task)| {
+            let task = task.as_ref().filter(|task| task.process == process)?;
+            Some(TaskId { slot, number: task.number })
+        });
+        let of_it: Vec<TaskId> = of_it.collect();
+        let dead: Vec<Task> = of_it.into_iter().filter_map(|task| state.remove(task)).collect();
         drop(state);
-        let waited = dead.iter().map(|task| (task.kind, task.leaves.clone())).collect();
+        let waited = dead.iter().map(|task| (task.kind, task.waits.clone())).collect();
         // Each drop may wake or start others, which is none of the dead's business any more.
         dead.into_iter().for_each(drop);
         waited
@@ -363,98 +383,79 @@ impl Executor {
     pub fn sleep(&self, duration: Duration) -> Sleep {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 2);
         let end = self.state().now_micros.saturating_add(micros);
-        Sleep { executor: self.clone(), end, timer: None }
+        Sleep { executor: self.clone(), micros, end, timer: None }
     }
 
     /// The task polled now waits in `leaf` from now on. Answers which task, and the first such note of a task of kind
     /// [`Kind::Work`] may tell what it is.
     pub fn enter(&self, leaf: &'static str) -> Option<TaskId> {
         let mut state = self.state();
-        let (slot, number) = state.current?;
-        let task = state.tasks[slot].as_mut()?;
+        let (id, waits) = state.waits()?;
+        waits.leaves.push(leaf);
+        let task = state.tasks[id.slot].as_mut()?;
         if task.kind == Kind::Work && leaf == OPENING_LEAF {
             task.kind = Kind::Lease;
         }
-        task.leaves.push(leaf);
-        Some(TaskId { slot, number })
+        Some(id)
     }
 
     /// It waits there no more.
     pub fn leave(&self, task: TaskId, leaf: &'static str) {
         let mut state = self.state();
-        if let Some(Some(found)) = state.tasks.get_mut(task.slot)
-            && found.number == task.number
-            && let Some(at) = found.leaves.iter().rposition(|entry| *entry == leaf)
+        if let Some(waits) = state.waits_of(task)
+            && let Some(at) = waits.leaves.iter().rposition(|entry| *entry == leaf)
         {
-            found.leaves.remove(at);
+            waits.leaves.remove(at);
         }
     }
 
     /// Polls one task, after the clock has moved to the next timer if nobody can run before.
     pub fn step(&self) -> Step {
-        let Some((slot, number)) = self.next() else { return Step::Idle };
+        let Some(id) = self.next() else { return Step::Idle };
         let mut state = self.state();
         state.steps += 1;
         state.now_micros += POLL_MICROS;
-        let Some(task) = state.tasks[slot].as_mut() else { return Step::Ran(Kind::Network) };
-        let kind = task.kind;
-        let process = task.process;
-        let mut future = task.future.take().expect("a task is polled by one");
-        let waker = task.waker.clone();
-        task.woken.queued.store(false, Ordering::Relaxed);
-        state.current = Some((slot, number));
         let now = state.now_micros;
-        state.trace.step(now, process.0, kind as u64, number);
+        let task = state.tasks[id.slot].as_mut().expect("it was there a moment ago");
+        let (process, kind, waker) = (task.process.0, task.kind as u64, task.waker.clone());
+        let mut future = task.future.take().expect("a task is polled by one");
+        task.woken.queued.store(false, Ordering::Relaxed);
+        state.current = Some(id);
+        state.trace.step(now, process, kind, id.number);
         drop(state);
         let polled = poll(&mut future, &waker);
         let mut state = self.state();
         state.current = None;
+        if matches!(polled, Ok(Poll::Pending))
+            && let Some(task) = state.tasks[id.slot].as_mut().filter(|task| task.number == id.number)
+        {
+            task.future = Some(future);
+            return Step::Ran(id);
+        }
+        let dead = state.remove(id);
+        drop(state);
+        drop((future, dead));
         match polled {
-            Ok(Poll::Pending) => {
-                // It may have been killed meanwhile, though only by itself.
-                let alive = state.tasks[slot].as_mut().filter(|task| task.number == number);
-                if let Some(task) = alive {
-                    task.future = Some(future);
-                    return Step::Ran(kind);
-                }
-                drop(state);
-                drop(future);
-                Step::Ran(kind)
-            }
-            Ok(Poll::Ready(())) => {
-                let dead = state.remove(slot, number);
-                drop(state);
-                drop((dead, future));
-                Step::Ran(kind)
-            }
-            Err(text) => {
-                let dead = state.remove(slot, number);
-                drop(state);
-                drop((dead, future));
-                Step::Panicked(text)
-            }
+            Ok(_) => Step::Ran(id),
+            Err(text) => Step::Panicked(text),
         }
     }
 
     /// The task to be polled next.
-    fn next(&self) -> Option<(usize, u64)> {
+    fn next(&self) -> Option<TaskId> {
         loop {
             self.fire();
             let mut state = self.state();
             let mut ready = lock(&self.ready.0);
             while !ready.is_empty() {
                 let drawn = usize::try_from(state.schedule.below(ready.len() as u64)).expect("an index");
-                let (slot, number) = ready.swap_remove(drawn);
-                let Some(task) = state.tasks.get(slot).and_then(Option::as_ref).filter(|task| task.number == number)
-                else {
-                    continue;
-                };
-                let process = task.process.0;
-                if state.lives[process].frozen {
-                    state.lives[process].parked.push((slot, number));
-                    continue;
+                let id = ready.swap_remove(drawn);
+                let task = state.tasks.get(id.slot).and_then(Option::as_ref).filter(|task| task.number == id.number);
+                let Some(process) = task.map(|task| task.process.0) else { continue };
+                if !state.lives[process].frozen {
+                    return Some(id);
                 }
-                return Some((slot, number));
+                state.lives[process].parked.push(id);
             }
             drop(ready);
             let (&(next, _), _) = state.timers.first_key_value()?;
@@ -504,12 +505,23 @@ fn poll(future: &mut Pin<Box<dyn Future<Output = ()> + Send>>, waker: &Waker) ->
 }
 
 impl State {
-    fn remove(&mut self, slot: usize, number: u64) -> Option<Task> {
-        let task = self.tasks.get_mut(slot)?;
-        if task.as_ref().is_none_or(|task| task.number != number) {
+    /// The task polled now.
+    fn waits(&mut self) -> Option<(TaskId, &mut Waits)> {
+        let task = self.current?;
+        self.waits_of(task).map(|waits| (task, waits))
+    }
+
+    fn waits_of(&mut self, task: TaskId) -> Option<&mut Waits> {
+        let found = self.tasks.get_mut(task.slot)?.as_mut()?;
+        (found.number == task.number).then_some(&mut found.waits)
+    }
+
+    fn remove(&mut self, id: TaskId) -> Option<Task> {
+        let task = self.tasks.get_mut(id.slot)?;
+        if task.as_ref().is_none_or(|task| task.number != id.number) {
             return None;
         }
-        self.free.insert(slot);
+        self.free.insert(id.slot);
         task.take()
     }
 }
@@ -517,8 +529,10 @@ impl State {
 /// Waits for a moment.
 pub struct Sleep {
     executor: Executor,
+    micros: u64,
     end: u64,
-    timer: Option<u64>,
+    /// Its number and its task, once it was polled.
+    timer: Option<(u64, Option<TaskId>)>,
 }
 
 impl Future for Sleep {
@@ -530,9 +544,14 @@ impl Future for Sleep {
         if state.now_micros >= this.end {
             return Poll::Ready(());
         }
-        let number = *this.timer.get_or_insert_with(|| {
+        let (number, _) = *this.timer.get_or_insert_with(|| {
             state.timer_number += 1;
-            state.timer_number
+            let number = state.timer_number;
+            let task = state.waits().map(|(task, waits)| {
+                waits.sleeps.push((number, this.micros));
+                task
+            });
+            (number, task)
         });
         let old = state.timers.insert((this.end, number), context.waker().clone());
         drop(state);
@@ -543,8 +562,13 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let Some(number) = self.timer {
+        if let Some((number, task)) = self.timer {
             let mut state = self.executor.state();
+            if let Some(task) = task
+                && let Some(waits) = state.waits_of(task)
+            {
+                waits.sleeps.retain(|(entry, _)| *entry != number);
+            }
             let waker = state.timers.remove(&(self.end, number));
             drop(state);
             drop(waker);

@@ -1,24 +1,30 @@
 //! One seed's world: the services, their stores, the network between them, callers, and what breaks them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use contracts::{
-    Failure,
+    Failure, Reason,
     inventory::v1::{
         GetStockRequest, GetStockResponse, ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse,
-        RestockRequest, RestockResponse,
+        RestockRequest, RestockResponse, inventory_service_server::InventoryService,
     },
     orders::v1::{
         CreateOrderRequest, CreateOrderResponse, GetOrderRequest, GetOrderResponse, ListOrdersRequest,
-        ListOrdersResponse,
+        ListOrdersResponse, order_service_server::OrderService,
     },
+    values::Ttl,
 };
 use futures::future::BoxFuture;
-use service::{environment::Env, manual::Dice};
+use service::{call::Call, environment::Env, manual::Dice, rpc_client::Repeat};
 
 use crate::{
+    awaits::{PLACES, waits},
     environment::SimEnvironment,
-    executor::{Executor, Kind, ProcessId, Step},
+    executor::{Executor, Kind, ProcessId, Step, TaskId},
+    faults::Faults,
+    process::{Cluster, Sizes},
+    stores::Stores,
+    watch::Watch,
 };
 
 /// How a world is made.
@@ -72,15 +78,50 @@ pub struct World {
     seed: u64,
     options: Options,
     executor: Executor,
+    cluster: Arc<Cluster>,
     clients: Env,
+    aims: Vec<Aim>,
 }
+
+/// Where a crash is to hit: a task of this kind that waits there, at so many visits from now.
+struct Aim {
+    kind: Kind,
+    leaf: &'static str,
+    visits: u64,
+}
+
+/// How many crashes of a run are aimed at a place.
+const AIMS: u64 = 3;
+/// At which visit of a task such a crash comes at the latest.
+const AIM_VISITS_MAX: u64 = 6;
 
 impl World {
     /// Everything is up, the stores are empty. Nothing has run yet.
     pub fn new(seed: u64, options: Options) -> Self {
-        let executor = Executor::new(seed, 2 + options.orders + options.inventories, options.record);
-        let clients = SimEnvironment::of(&executor, ProcessId::CLIENTS);
-        Self { seed, options, executor, clients }
+        let services = options.orders + options.inventories;
+        let (ledger, stock) = (ProcessId(2 + services), ProcessId(3 + services));
+        let executor = Executor::new(seed, 4 + services, options.record);
+        [ledger, stock].into_iter().for_each(|server| executor.begin(server));
+        let mut dice = Dice::new(seed ^ 0x5eed_0fa1_1bad_c0de);
+        let faults = Arc::new(Faults::draw(&executor, &mut dice, options.faults));
+        let stores = Stores::new(&executor, &faults, stock);
+        let sizes = Sizes {
+            orders: options.orders,
+            inventories: options.inventories,
+            default_stock: options.default_stock,
+            hold_ttl: Ttl::parse_seconds(options.hold_ttl_seconds).expect("seconds that a hold may last"),
+        };
+        let aims = (0..if options.faults { AIMS } else { 0 }).map(|_| {
+            let place = usize::try_from(dice.below(PLACES.len() as u64)).expect("an index");
+            let (kind, leaf) = PLACES[place];
+            Aim { kind, leaf, visits: 1 + dice.below(AIM_VISITS_MAX) }
+        });
+        let aims = aims.collect();
+        let cluster = Cluster::new(executor.clone(), faults, stores, sizes);
+        cluster.services().into_iter().for_each(|process| cluster.boot(process));
+        cluster.start_disasters();
+        let clients = SimEnvironment::of(&executor, ProcessId::CLIENTS, Kind::Client);
+        Self { seed, options, executor, cluster, clients, aims }
     }
 
     /// What it came from.
@@ -105,7 +146,7 @@ impl World {
 
     /// A caller. Callers are tasks of a process that nothing happens to.
     pub fn client(&self, number: u32) -> Client {
-        Client { executor: self.executor.clone(), env: self.clients.clone(), number }
+        Client { cluster: self.cluster.clone(), env: self.clients.clone(), number }
     }
 
     /// Starts a caller's work.
@@ -119,14 +160,33 @@ impl World {
     }
 
     /// Polls one task.
-    pub fn step(&mut self) -> Result<Kind, Stop> {
+    pub fn step(&mut self) -> Result<(), Stop> {
         if self.executor.steps() >= self.options.steps_max {
             return Err(Stop::TooManySteps);
         }
         match self.executor.step() {
-            Step::Ran(kind) => Ok(kind),
+            Step::Ran(task) => {
+                self.aim(task);
+                Ok(())
+            }
             Step::Idle => Err(Stop::Idle),
             Step::Panicked(text) => Err(Stop::Panicked(text)),
+        }
+    }
+
+    /// Crashes the task's process, if that is what was drawn.
+    fn aim(&mut self, task: TaskId) {
+        if self.aims.is_empty() {
+            return;
+        }
+        let Some((process, kind, waiting)) = self.executor.look(task) else { return };
+        let Some(at) = self.aims.iter().position(|aim| aim.kind == kind && waits(&waiting).contains(&aim.leaf)) else {
+            return;
+        };
+        self.aims[at].visits -= 1;
+        if self.aims[at].visits == 0 {
+            self.aims.swap_remove(at);
+            self.cluster.crash(process);
         }
     }
 
@@ -159,16 +219,39 @@ impl World {
     }
 
     /// All faults off, everything up, one primary that everybody is pointed at, clocks steady.
-    pub fn heal(&mut self) {}
+    pub fn heal(&mut self) {
+        self.aims.clear();
+        self.executor.note("heal", String::new);
+        self.cluster.faults.heal();
+        self.cluster.links.ledger_down(false);
+        self.cluster.stores.heal();
+        self.executor.agree();
+        self.cluster.heal();
+    }
+
+    /// What passed between services and stores.
+    pub fn watch(&self) -> Arc<Watch> {
+        self.cluster.watch.clone()
+    }
+
+    /// How often a process came back.
+    pub fn restarts(&self) -> u64 {
+        self.cluster.restarts()
+    }
+
+    /// Faults so far, all together.
+    pub fn faults_done(&self) -> u64 {
+        self.cluster.faults.done()
+    }
 
     /// Faults so far, by kind.
     pub fn faults(&self) -> BTreeMap<&'static str, u64> {
-        BTreeMap::new()
+        self.cluster.faults.counts()
     }
 
     /// How often each kind of task was crashed while it was waiting in each leaf.
     pub fn crashed(&self) -> BTreeMap<(Kind, &'static str), u64> {
-        BTreeMap::new()
+        self.cluster.crashed()
     }
 
     /// Of everything that happened: the same for the same seed.
@@ -189,6 +272,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        self.cluster.forget();
         self.executor.shut_down();
     }
 }
@@ -199,20 +283,22 @@ impl Drop for World {
 /// `DEADLINE_EXCEEDED`; a caller that the faults make hang up gets that, too.
 #[derive(Clone)]
 pub struct Client {
-    #[expect(dead_code, reason = "its calls are not there yet")]
-    executor: Executor,
+    cluster: Arc<Cluster>,
     env: Env,
     number: u32,
 }
 
 macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident: $request:ty => $response:ty;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $request:ty => $response:ty, $peers:ident, $service:ident;)*) => {
         impl Client {
             $($(#[$doc])*
             pub async fn $name(&self, timeout: Duration, request: $request) -> Result<$response, Failure> {
-                let _ = request;
-                self.env.sleep(timeout).await;
-                Err(Failure::of(contracts::Reason::DeadlineExceeded))
+                let call = Call::new(&*self.env, timeout, self.env.uuid().into());
+                let peers = self.cluster.$peers();
+                let work = self.cluster.call(&self.env, &peers, &call, Repeat::SafeElsewhere, request, |host, request| {
+                    Box::pin(async move { host.$service().$name(request).await })
+                });
+                self.patiently(work).await
             })*
         }
     };
@@ -220,19 +306,19 @@ macro_rules! calls {
 
 calls! {
     /// `orders.v1.OrderService/CreateOrder`.
-    create_order: CreateOrderRequest => CreateOrderResponse;
+    create_order: CreateOrderRequest => CreateOrderResponse, orders, orders;
     /// `orders.v1.OrderService/GetOrder`.
-    get_order: GetOrderRequest => GetOrderResponse;
+    get_order: GetOrderRequest => GetOrderResponse, orders, orders;
     /// `orders.v1.OrderService/ListOrders`.
-    list_orders: ListOrdersRequest => ListOrdersResponse;
+    list_orders: ListOrdersRequest => ListOrdersResponse, orders, orders;
     /// `inventory.v1.InventoryService/Reserve`.
-    reserve: ReserveRequest => ReserveResponse;
+    reserve: ReserveRequest => ReserveResponse, inventories, inventory;
     /// `inventory.v1.InventoryService/Release`.
-    release: ReleaseRequest => ReleaseResponse;
+    release: ReleaseRequest => ReleaseResponse, inventories, inventory;
     /// `inventory.v1.InventoryService/Restock`.
-    restock: RestockRequest => RestockResponse;
+    restock: RestockRequest => RestockResponse, inventories, inventory;
     /// `inventory.v1.InventoryService/GetStock`.
-    get_stock: GetStockRequest => GetStockResponse;
+    get_stock: GetStockRequest => GetStockResponse, inventories, inventory;
 }
 
 impl Client {
@@ -245,4 +331,16 @@ impl Client {
     pub fn env(&self) -> &Env {
         &self.env
     }
+
+    /// Hangs up at some moment, if the dice say so.
+    async fn patiently<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        if !self.cluster.faults.strike("caller hangs up") {
+            return work.await;
+        }
+        let patience = Duration::from_micros(self.cluster.executor.below(HANG_UP_MICROS_MAX));
+        self.env.timeout(patience, work).await.unwrap_or_else(|_| Err(Failure::of(Reason::DeadlineExceeded)))
+    }
 }
+
+/// Longest that a caller waits who hangs up, in microseconds.
+const HANG_UP_MICROS_MAX: u64 = 20_000;
