@@ -4,6 +4,7 @@
 //! - [`executor`]: tasks, virtual time and dice, on one thread; [`environment`]: what a process sees of them
 //! - [`trace`]: what happened, as a hash
 //! - [`process`]: the services' processes, and how they end; [`stores`]: what they share
+//! - [`redis`]: the stock store's servers, which run the product's scripts
 //! - [`network`]: calls between them; [`peers`]: the ports over it; [`ports`]: stands in front of every port
 //! - [`faults`]: what breaks; [`disasters`]: what happens to whole parts; [`awaits`]: which awaits a crash has hit
 //! - [`workload`]: what a seed's callers do; [`clients`]: they do it; [`history`]: what they are told
@@ -13,25 +14,26 @@
 //! - [`planted`]: the seeds that find each planted bug
 
 pub mod awaits;
+pub mod books;
+pub mod campaign;
+pub mod clients;
 pub mod disasters;
 pub mod environment;
 pub mod executor;
 pub mod faults;
+pub mod history;
+pub mod invariants;
 pub mod network;
+pub mod oracle;
 pub mod peers;
+pub mod planted;
 pub mod ports;
 pub mod process;
+pub mod redis;
+pub mod report;
+pub mod run;
 pub mod stores;
 pub mod trace;
 pub mod watch;
-pub mod world;
-pub mod books;
-pub mod campaign;
-pub mod clients;
-pub mod history;
-pub mod invariants;
-pub mod oracle;
-pub mod planted;
-pub mod report;
-pub mod run;
 pub mod workload;
+pub mod world;
