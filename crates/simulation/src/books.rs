@@ -6,6 +6,12 @@ use contracts::values::{Epoch, Item, ReservationId, Stamp};
 use order::ledger::Fingerprint;
 use uuid::Uuid;
 
+use crate::{
+    ledger::{Database, Tables},
+    redis::{Numbers, Redis, SERVERS},
+    workload::{ITEMS, item},
+};
+
 /// A confirmed order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Booked {
@@ -44,6 +50,34 @@ pub struct Books {
 }
 
 impl Books {
+    /// As it is committed.
+    pub fn read(database: &Database) -> Self {
+        database.read(Self::of)
+    }
+
+    fn of(tables: &Tables) -> Self {
+        let mut books = Self::default();
+        for (id, verdict) in &tables.verdicts {
+            let (Some(order), Some(stamp)) = (&verdict.order, verdict.stamp()) else {
+                books.tombstones.insert(*id);
+                continue;
+            };
+            let key = order.key.as_ref().map(|(key, fingerprint)| (key.as_str().to_owned(), *fingerprint));
+            books.orders.insert(*id, Booked { stamp, quantity: order.quantity.get(), key });
+        }
+        for (item, lease) in &tables.leases {
+            let lent = Lent { epoch: lease.epoch, initial: lease.initial, settled: lease.settled };
+            books.leases.insert(item.clone(), lent);
+        }
+        for (id, restock) in &tables.restocks {
+            books.restocks.insert(*id, (restock.item.clone(), restock.quantity.get(), restock.epoch));
+        }
+        for event in tables.outbox.values() {
+            books.outbox.insert(event.order_id, (event.item.clone(), event.quantity.get()));
+        }
+        books
+    }
+
     /// Initial stock and all restocks; `None` for an item that the ledger has never heard of.
     pub fn received(&self, item: &Item) -> Option<i64> {
         let restocked: i64 = self.restocks.values().filter(|restock| restock.0 == *item).map(|restock| restock.1).sum();
@@ -59,7 +93,7 @@ impl Books {
 /// An item on one stock server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shelf {
-    /// Whether a script would work on it.
+    /// Whether a script would work on it; false where that was not asked.
     pub open: bool,
     /// The lease.
     pub epoch: Epoch,
@@ -73,7 +107,31 @@ pub struct Shelf {
     pub sold: i64,
 }
 
+/// Shelves by server and item.
+pub type Shelves = BTreeMap<(usize, Item), Shelf>;
+
 impl Shelf {
+    /// All items that are sold, on all servers, without asking whether they are open.
+    pub fn read_all(redis: &Redis) -> Shelves {
+        let mut shelves = Shelves::new();
+        for (server, name) in (0..SERVERS).flat_map(|server| ITEMS.map(|name| (server, name))) {
+            if let Some(numbers) = redis.figures(server, name) {
+                shelves.insert((server, item(name)), Self::of(&numbers));
+            }
+        }
+        shelves
+    }
+
+    /// An item as the product's scripts find it.
+    pub fn read(redis: &Redis, server: usize, item: &Item) -> Option<Self> {
+        redis.numbers(server, item.as_str()).as_ref().map(Self::of)
+    }
+
+    fn of(numbers: &Numbers) -> Self {
+        let Numbers { open, epoch, received, available, held, sold, .. } = *numbers;
+        Self { open, epoch: Epoch(epoch), received, available, held, sold }
+    }
+
     /// Whether the numbers are those of an item.
     pub fn adds_up(&self) -> bool {
         let numbers = [self.received, self.available, self.held, self.sold];

@@ -24,10 +24,11 @@ use contracts::{
 use uuid::Uuid;
 
 use crate::{
-    books::{Books, Shelf},
+    books::{Books, Shelf, Shelves},
     history::{Event, History, OrderRequest},
     invariants::{self as rule, HoldKey, Holds, broken},
     watch::{Seen, Watch},
+    workload::{ITEMS, item},
     world::World,
 };
 
@@ -40,7 +41,7 @@ pub struct Oracle {
     history: Arc<History>,
     books: Books,
     books_version: u64,
-    shelves: BTreeMap<(usize, Item), Shelf>,
+    shelves: Shelves,
     shelves_version: u64,
     faults: u64,
     /// Every hold that a stock store ever answered, with its units.
@@ -73,7 +74,7 @@ impl Oracle {
             history,
             books: Books::default(),
             books_version: 0,
-            shelves: BTreeMap::new(),
+            shelves: Shelves::new(),
             shelves_version: 0,
             faults: 0,
             held: HashMap::new(),
@@ -174,7 +175,7 @@ impl Oracle {
         let faults = world.faults_done();
         let by_fault = faults != self.faults;
         self.faults = faults;
-        let now = Shelf::read_all(world.redis())?;
+        let now = Shelf::read_all(world.redis());
         for ((server, item), shelf) in &now {
             rule::i1(item, self.shelves.get(&(*server, item.clone())), shelf, by_fault)?;
         }
@@ -291,13 +292,15 @@ impl Oracle {
             rule::i10_settled(item, books)?;
         }
         let serving = world.redis().primary();
-        for ((server, item), shelf) in &self.shelves {
-            if *server == serving && shelf.open {
-                rule::i7(item, shelf, books)?;
-                rule::i2(item, shelf, books)?;
-                rule::i10_item(item, shelf, books)?;
-            }
+        for item in ITEMS.map(item) {
+            let Some(shelf) = Shelf::read(world.redis(), serving, &item).filter(|shelf| shelf.open) else { continue };
+            rule::i1(&item, None, &shelf, false)?;
+            rule::i7(&item, &shelf, books)?;
+            rule::i2(&item, &shelf, books)?;
+            rule::i10_item(&item, &shelf, books)?;
         }
+        let dump = world.redis().dump(serving);
+        rule::i12_keys(dump.keys().map(String::as_str))?;
         for (id, (item, quantity)) in &self.restocked {
             let journalled = books.restocks.get(id);
             if journalled.is_none_or(|(of, units, _)| of != item || units != quantity) {
