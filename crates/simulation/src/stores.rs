@@ -1,333 +1,187 @@
-//! The stores that the processes share. Stand-ins for the time being.
+//! The stores that all processes share, and what befalls them.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use async_trait::async_trait;
-use broker::{Broker, BrokerError, Consumer, Delivery, Message, PublishOutcome, QueueSpec, Settlement};
-use contracts::{
-    event::OrderCreated,
-    values::{Epoch, Item, Lease, ReservationId, Timestamp},
+use broker::Broker;
+use inventory::stock::{
+    StockStore,
+    redis::{RedisStock, keys::Spread},
 };
-use inventory::stock::{StockStore, memory::MemoryStock};
-use order::ledger::{
-    CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, OutboxBacklog,
-    OutboxBatch, OutboxEvent, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+use order::ledger::Ledger;
+use service::{
+    environment::Env,
+    manual::Dice,
 };
-use service::environment::Env;
-use tokio::sync::Notify;
 
 use crate::{
     environment::SimEnvironment,
     executor::{Executor, Kind, ProcessId},
     faults::{Disaster, Faults},
     process::Cluster,
+    redis::{
+        Delivery, Redis, SimWire,
+        wire::{Hook, Pause},
+    },
+    standin,
 };
 
+/// Longest that a step of a store takes when nothing is wrong, in microseconds.
+const STEP_MICROS_MAX: u64 = 300;
+/// Longest that a slow one takes.
+const SLOW_MICROS_MAX: u64 = 3_000_000;
+/// Latest that a late command arrives, in microseconds.
+const LATE_MICROS_MAX: u64 = 3_000_000;
+/// Most operations that the stock store forgets at once.
+const LOST_OPERATIONS_MAX: u64 = 12;
+
+/// All of them.
 pub struct Stores {
-    ledger: Arc<Fake>,
-    stock: Arc<MemoryStock>,
-    broker: Arc<FakeBroker>,
-    pub pause: Arc<dyn Fn(&'static str) -> futures::future::BoxFuture<'static, ()> + Send + Sync>,
+    redis: Arc<Redis>,
+    executor: Executor,
+    faults: Arc<Faults>,
+    /// Of the processes that live.
+    wires: Mutex<BTreeMap<ProcessId, Arc<SimWire>>>,
+    dice: Mutex<Dice>,
+    ledger: Arc<standin::Fake>,
+    broker: Arc<standin::FakeBroker>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stores {
-    pub fn new(executor: &Executor, faults: &Arc<Faults>, stock: ProcessId) -> Self {
-        let (e, f) = (executor.clone(), faults.clone());
-        let pause: Pause = Arc::new(move |_label| {
-            let (e, f) = (e.clone(), f.clone());
-            Box::pin(async move { f.delay(std::time::Duration::from_micros(1 + e.below(400))).await })
-        });
+    /// Empty. `ledger` and `stock` are the servers whose clocks they have.
+    pub fn new(
+        executor: &Executor,
+        faults: &Arc<Faults>,
+        dice: &mut Dice,
+        (_ledger, stock): (ProcessId, ProcessId),
+    ) -> Self {
+        let clock = SimEnvironment::of(executor, stock, Kind::Network);
+        let redis = Redis::new(dice.below(u64::MAX), Arc::new(move || clock.now().0));
         Self {
-            ledger: Arc::new(Fake { pause: pause.clone(), ..Default::default() }),
-            stock: MemoryStock::new(SimEnvironment::of(executor, stock, Kind::Network)),
+            redis,
+            executor: executor.clone(),
+            faults: faults.clone(),
+            wires: Mutex::default(),
+            dice: Mutex::new(Dice::new(dice.below(u64::MAX))),
+            ledger: Arc::new(standin::Fake { pause: pause(executor, faults, "ledger slow"), ..Default::default() }),
             broker: Arc::default(),
-            pause,
         }
     }
+
+    /// The stock store's servers.
+    pub fn redis(&self) -> &Arc<Redis> {
+        &self.redis
+    }
+
+    /// An order process' way to the ledger.
     pub fn ledger(&self, _env: Env) -> Arc<dyn Ledger> {
         self.ledger.clone()
     }
-    pub fn stock(&self, _p: ProcessId, _env: Env) -> Arc<dyn StockStore> {
-        self.stock.clone()
+
+    /// An inventory process' way to the stock store.
+    pub fn stock(&self, process: ProcessId, env: Env) -> Arc<dyn StockStore> {
+        let pause = pause(&self.executor, &self.faults, "stock slow");
+        let wire = SimWire::new(self.redis.clone(), env.clone(), pause, self.hook());
+        lock(&self.wires).insert(process, wire.clone());
+        RedisStock::over(wire, Spread::OneServer, env)
     }
-    pub fn broker(&self, _p: ProcessId) -> Arc<dyn Broker> {
+
+    /// A process' way to the broker.
+    pub fn broker(&self, _process: ProcessId) -> Arc<dyn Broker> {
         self.broker.clone()
     }
-    pub fn strike(&self, _c: &Arc<Cluster>, d: Disaster) -> bool {
-        if d == Disaster::StockWiped {
-            self.stock.wipe();
-            true
-        } else {
-            false
-        }
-    }
-    pub fn heal(&self) {}
-}
-type Pause = Arc<dyn Fn(&'static str) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
 
-struct Fake {
-    s: Arc<Mutex<S>>,
-    pause: Pause,
-}
-impl Default for Fake {
-    fn default() -> Self {
-        Self { s: Arc::default(), pause: Arc::new(|_| Box::pin(async {})) }
-    }
-}
-#[derive(Default)]
-struct S {
-    orders: BTreeMap<ReservationId, (NewOrder, bool)>,
-    tomb: BTreeMap<ReservationId, Epoch>,
-    leases: BTreeMap<Item, (i64, Epoch)>,
-    restocks: BTreeMap<uuid::Uuid, (Item, i64, Epoch)>,
-    outbox: Vec<(OutboxEvent, bool)>,
-}
-impl S {
-    fn sold(&self, item: &Item) -> i64 {
-        self.orders.values().filter(|o| o.0.stamp.item == *item).map(|o| o.0.quantity.get()).sum()
-    }
-    fn received(&self, item: &Item, initial: i64) -> i64 {
-        self.leases.get(item).map_or(initial, |l| l.0)
-            + self.restocks.values().filter(|r| r.0 == *item).map(|r| r.1).sum::<i64>()
-    }
-    fn key(&self, k: &RequestKey) -> Option<KeyedOrder> {
-        self.orders.values().find_map(|o| {
-            let (key, f) = o.0.key.as_ref()?;
-            (key == k).then(|| KeyedOrder { order: order(&o.0), fingerprint: *f })
+    /// What becomes of commands to the stock store.
+    fn hook(&self) -> Hook {
+        let (executor, faults) = (self.executor.clone(), self.faults.clone());
+        Arc::new(move |_, _| {
+            let late = || Duration::from_micros(executor.below(LATE_MICROS_MAX));
+            if faults.strike("stock command lost") {
+                Delivery::LoseBefore
+            } else if faults.strike("stock answer lost") {
+                Delivery::LoseAfter
+            } else if faults.strike("stock command late") {
+                Delivery::Late(late())
+            } else if faults.strike("stock command twice") {
+                Delivery::Twice(late())
+            } else {
+                Delivery::Pass
+            }
         })
     }
-}
-fn order(o: &NewOrder) -> Order {
-    Order { id: o.id, item: o.stamp.item.clone(), quantity: o.quantity, created_at: o.created_at }
-}
-#[async_trait]
-impl Ledger for Fake {
-    async fn commit(&self, orders: &[NewOrder]) -> Result<Vec<Result<CommitOutcome, LedgerError>>, LedgerError> {
-        (self.pause)("commit").await;
-        let out: Vec<_> = { let mut s = self.s.lock().unwrap();
-        orders
-            .iter()
-            .map(|o| {
-                Ok(if let Some(old) = s.orders.get(&o.id) {
-                    if old.0.stamp.item == o.stamp.item && old.0.quantity == o.quantity {
-                        CommitOutcome::Existing(order(&old.0))
-                    } else {
-                        CommitOutcome::OtherContent
-                    }
-                } else if s.tomb.contains_key(&o.id) {
-                    CommitOutcome::Aborted
-                } else if let Some(k) = o.key.as_ref().and_then(|k| s.key(&k.0)) {
-                    CommitOutcome::KeyTaken(k)
-                } else {
-                    let newest = s.leases.get(&o.stamp.item).map_or(Epoch(0), |l| l.1);
-                    if newest != o.stamp.epoch {
-                        CommitOutcome::Fenced(newest)
-                    } else {
-                        s.orders.insert(o.id, (o.clone(), true));
-                        let payload = OrderCreated {
-                            id: o.id,
-                            quantity: o.quantity,
-                            stamp: o.stamp.clone(),
-                            created_at: o.created_at,
-                        }
-                        .to_json();
-                        s.outbox.push((OutboxEvent { order_id: o.id, payload, traceparent: String::new() }, false));
-                        CommitOutcome::Created(order(o))
-                    }
-                })
-            })
-            .collect() };
-        (self.pause)("commit").await;
-        Ok(out)
-    }
-    async fn order_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
-        (self.pause)("k").await;
-        Ok(self.s.lock().unwrap().key(key))
-    }
-    async fn order_of_hold(&self, hold: ReservationId) -> Result<Option<Order>, LedgerError> {
-        self.order(hold).await
-    }
-    async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
-        (self.pause)("k").await;
-        Ok(self.s.lock().unwrap().orders.get(&id).map(|o| order(&o.0)))
-    }
-    async fn orders(&self, _q: &ListQuery) -> Result<Vec<Order>, LedgerError> {
-        Ok(self.s.lock().unwrap().orders.values().map(|o| order(&o.0)).collect())
-    }
-    async fn open_stock(&self, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, LedgerError> {
-        (self.pause)("o").await;
-        let mut s = self.s.lock().unwrap();
-        let l = s.leases.entry(item.clone()).or_insert((initial, Epoch(0)));
-        l.1 = l.1.max(dead).next();
-        let epoch = l.1;
-        Ok(OpenOutcome::Lease(Lease {
-            item: item.clone(),
-            epoch,
-            received: s.received(item, initial),
-            sold: s.sold(item),
-        }))
-    }
-    async fn stock(&self, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, LedgerError> {
-        (self.pause)("s").await;
-        let s = self.s.lock().unwrap();
-        Ok(items
-            .iter()
-            .map(|i| ItemStock {
-                epoch: s.leases.get(i).map_or(Epoch(0), |l| l.1),
-                received: s.received(i, initial),
-                sold: s.sold(i),
-            })
-            .collect())
-    }
-    async fn resolve(&self, q: &[ResolveQuery]) -> Result<Vec<Verdict>, LedgerError> {
-        (self.pause)("r").await;
-        let mut s = self.s.lock().unwrap();
-        Ok(q.iter()
-            .map(|q| match (s.orders.get(&q.id), &q.stamp) {
-                (Some(o), Some(st)) if o.0.stamp == *st => Verdict::Confirmed,
-                (Some(_), _) => Verdict::ConfirmedElsewhere,
-                (None, None) => {
-                    if s.tomb.contains_key(&q.id) {
-                        Verdict::Aborted
-                    } else {
-                        Verdict::Unknown
-                    }
-                }
-                (None, Some(st)) => {
-                    let e = s.leases.get(&st.item).map_or(Epoch(0), |l| l.1);
-                    s.tomb.insert(q.id, e);
-                    Verdict::Aborted
-                }
-            })
-            .collect())
-    }
-    async fn record_restock(&self, r: &Restock, initial: i64) -> Result<RestockOutcome, LedgerError> {
-        (self.pause)("r").await;
-        let mut s = self.s.lock().unwrap();
-        let e = s.leases.entry(r.item.clone()).or_insert((initial, Epoch(0))).1;
-        Ok(RestockOutcome::Journalled(s.restocks.entry(r.id).or_insert((r.item.clone(), r.quantity.get(), e)).2))
-    }
-    async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
-        (self.pause)("t").await;
-        let mut s = self.s.lock().unwrap();
-        let mut events = Vec::new();
-        for e in s.outbox.iter_mut().filter(|e| !e.1).take(limit as usize) {
-            e.1 = true;
-            events.push(e.0.clone());
-        }
-        drop(s);
-        Ok(Box::new(Batch { s: self.s.clone(), events, pause: self.pause.clone() }))
-    }
-    async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {
-        (self.pause)("b").await;
-        Ok(OutboxBacklog { events: self.s.lock().unwrap().outbox.len() as u64, oldest: None::<Timestamp> })
-    }
-    async fn prune_tombstones(&self, _limit: u32) -> Result<u64, LedgerError> {
-        (self.pause)("p").await;
-        Ok(0)
-    }
-    async fn ping(&self) -> Result<(), LedgerError> {
-        Ok(())
-    }
-}
-struct Batch {
-    s: Arc<Mutex<S>>,
-    events: Vec<OutboxEvent>,
-    pause: Pause,
-}
-impl Drop for Batch {
-    fn drop(&mut self) {
-        let mut s = self.s.lock().unwrap();
-        for e in &mut s.outbox {
-            if self.events.iter().any(|x| x.order_id == e.0.order_id) {
-                e.1 = false;
+
+    /// Lets a disaster happen to a store, if it can.
+    pub fn strike(&self, cluster: &Arc<Cluster>, disaster: Disaster) -> bool {
+        let (executor, redis) = (&self.executor, &self.redis);
+        let operations = || usize::try_from(1 + executor.below(LOST_OPERATIONS_MAX)).expect("a few");
+        match disaster {
+            Disaster::StockWiped => redis.wipe(executor.chance(500)),
+            Disaster::StockRestarted => {
+                redis.stop();
+                cluster.later(|this| this.stores.redis.start());
+            }
+            Disaster::StockRolledBack => redis.roll_back(operations()),
+            Disaster::StockFailedOver => {
+                redis.fail_over(executor.chance(600), operations() - 1);
+                self.find_primary(cluster);
+            }
+            Disaster::StockFailedBack => {
+                redis.fail_back();
+                self.find_primary(cluster);
+            }
+            Disaster::StockEdited => {
+                let edit = redis.edit(&mut lock(&self.dice));
+                let Some(edit) = edit else { return false };
+                executor.note("edit", || edit);
+            }
+            Disaster::ScriptsFlushed => redis.flush_scripts(),
+            Disaster::LedgerRestored | Disaster::BrokerDown | Disaster::BrokerCut | Disaster::QueueDeleted => return false,
+            Disaster::Crash | Disaster::Freeze | Disaster::Stop | Disaster::LedgerDown | Disaster::ClockJumped => {
+                unreachable!("it happens to no store")
             }
         }
+        true
     }
-}
-#[async_trait]
-impl OutboxBatch for Batch {
-    fn events(&self) -> &[OutboxEvent] {
-        &self.events
-    }
-    async fn settle(self: Box<Self>, published: &[bool]) -> Result<(), LedgerError> {
-        (self.pause)("st").await;
-        let mut s = self.s.lock().unwrap();
-        let done: Vec<_> = self.events.iter().zip(published).filter(|p| *p.1).map(|p| p.0.order_id).collect();
-        s.outbox.retain(|e| !done.contains(&e.0.order_id));
-        drop(s);
-        Ok(())
-    }
-}
-#[derive(Default)]
-struct FakeBroker {
-    q: Arc<Mutex<Vec<Message>>>,
-    n: Arc<Notify>,
-}
-#[async_trait]
-impl Broker for FakeBroker {
-    async fn declare(&self, _q: &QueueSpec) -> Result<(), BrokerError> {
-        Ok(())
-    }
-    async fn publish(&self, m: &[Message]) -> Result<Vec<PublishOutcome>, BrokerError> {
-        self.q.lock().unwrap().extend(m.iter().cloned());
-        self.n.notify_waiters();
-        Ok(m.iter().map(|_| PublishOutcome::Confirmed).collect())
-    }
-    async fn consume(&self, _q: &str, _p: u16) -> Result<Box<dyn Consumer>, BrokerError> {
-        Ok(Box::new(FakeConsumer { q: self.q.clone(), n: self.n.clone(), hand: BTreeMap::new(), tag: 0 }))
-    }
-    async fn depth(&self, _q: &str) -> Result<u64, BrokerError> {
-        Ok(0)
-    }
-}
-struct FakeConsumer {
-    q: Arc<Mutex<Vec<Message>>>,
-    n: Arc<Notify>,
-    hand: BTreeMap<u64, Message>,
-    tag: u64,
-}
-impl Drop for FakeConsumer {
-    fn drop(&mut self) {
-        self.q.lock().unwrap().extend(std::mem::take(&mut self.hand).into_values());
-        self.n.notify_waiters();
-    }
-}
-#[async_trait]
-impl Consumer for FakeConsumer {
-    async fn next(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
-        loop {
-            let n = self.n.clone();
-            let wait = n.notified();
-            let got: Vec<Message> = {
-                let mut q = self.q.lock().unwrap();
-                let k = q.len().min(max);
-                q.drain(..k).collect()
-            };
-            if got.is_empty() {
-                wait.await;
-                continue;
-            }
-            return Ok(got
-                .into_iter()
-                .map(|message| {
-                    self.tag += 1;
-                    self.hand.insert(self.tag, message.clone());
-                    Delivery { tag: self.tag, message, earlier_deliveries: 0 }
-                })
-                .collect());
+
+    /// Each process hears of the new primary some time.
+    fn find_primary(&self, cluster: &Arc<Cluster>) {
+        let processes: Vec<ProcessId> = lock(&self.wires).keys().copied().collect();
+        for process in processes {
+            cluster.later(move |this| this.stores.point(process));
         }
     }
-    async fn settle(&mut self, s: &[(u64, Settlement)]) -> Result<(), BrokerError> {
-        for (t, x) in s {
-            let m = self.hand.remove(t);
-            if *x == Settlement::Requeue {
-                self.q.lock().unwrap().extend(m);
-            }
+
+    fn point(&self, process: ProcessId) {
+        let wire = lock(&self.wires).get(&process).cloned();
+        if let Some(wire) = wire {
+            wire.point_at(None);
         }
-        Ok(())
     }
+
+    /// All servers are up, and everybody uses the one primary.
+    pub fn heal(&self) {
+        self.redis.start();
+        self.redis.slow(Duration::ZERO);
+        let processes: Vec<ProcessId> = lock(&self.wires).keys().copied().collect();
+        processes.into_iter().for_each(|process| self.point(process));
+    }
+}
+
+/// What a step takes: so others get their turn between any two.
+fn pause(executor: &Executor, faults: &Arc<Faults>, slow: &'static str) -> Pause {
+    let (executor, faults) = (executor.clone(), faults.clone());
+    Arc::new(move |step| {
+        executor.note(step, String::new);
+        let micros_max = if faults.strike(slow) { SLOW_MICROS_MAX } else { STEP_MICROS_MAX };
+        let micros = 1 + executor.below(micros_max);
+        let faults = faults.clone();
+        Box::pin(async move { faults.delay(Duration::from_micros(micros)).await })
+    })
 }
