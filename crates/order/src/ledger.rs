@@ -2,9 +2,11 @@
 //! ARCHITECTURE.md describes, and may be repeated after any failure.
 
 pub mod conformance;
+mod judging;
 pub mod postgres;
 mod rows;
 pub mod sqlite;
+pub mod steps;
 
 use async_trait::async_trait;
 pub use contracts::ledger::{ItemStock, OpenOutcome, QUERY_BATCH_MAX, ResolveQuery, Restock, Verdict};
@@ -128,6 +130,8 @@ pub struct ListQuery {
 /// An event that waits to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxEvent {
+    /// Its number in the outbox. A later one may be seen earlier: numbers are given before commits.
+    pub seq: i64,
     /// The order.
     pub order_id: ReservationId,
     /// The message's body.

@@ -1,11 +1,15 @@
 //! Publishes the outbox. An event is deleted only when the broker has confirmed it, so each is published at least once;
 //! the consumer takes duplicates. ARCHITECTURE.md, "Events".
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, iter, sync::Arc, time::Duration};
 
 use broker::{Broker, BrokerError, Message, PublishOutcome, queues};
 use contracts::event::ORDER_CREATED;
-use service::{environment::Env, telemetry};
+use service::{
+    environment::Env,
+    planted::{self, Bug},
+    telemetry,
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
@@ -60,6 +64,8 @@ pub struct Relay {
     declared: bool,
     /// When the backlog is counted again, as uptime.
     next_measure: Duration,
+    /// The highest number of an event that was taken. Only a planted bug goes by it.
+    highest: i64,
 }
 
 impl Relay {
@@ -71,7 +77,7 @@ impl Relay {
         metrics: OrderMetrics,
         committed: Arc<Notify>,
     ) -> Self {
-        Self { env, ledger, broker, metrics, committed, declared: false, next_measure: Duration::ZERO }
+        Self { env, ledger, broker, metrics, committed, declared: false, next_measure: Duration::ZERO, highest: 0 }
     }
 
     /// Publishes until `stop`.
@@ -129,16 +135,39 @@ impl Relay {
             return Ok(false);
         }
         let full = batch.events().len() == RELAY_BATCH_MAX as usize;
-        let outcomes = self.publish(batch.events()).await?;
-        let published: Vec<bool> = outcomes.iter().map(|o| *o == PublishOutcome::Confirmed).collect();
+        if planted::is(Bug::OutboxDeletedFirst) {
+            let events = batch.events().to_vec();
+            batch.settle(&vec![true; events.len()]).await?;
+            self.publish(&events).await?;
+            return Ok(full);
+        }
+        let seen = self.seen(batch.events());
+        let outcomes = self.publish(&batch.events()[seen..]).await?;
+        let is_published = |outcome: &PublishOutcome| match outcome {
+            PublishOutcome::Confirmed => true,
+            PublishOutcome::Returned => planted::is(Bug::ReturnsIgnored),
+            PublishOutcome::Refused => false,
+        };
+        let published: Vec<bool> = iter::repeat_n(false, seen).chain(outcomes.iter().map(is_published)).collect();
         let count = |wanted| outcomes.iter().filter(|o| **o == wanted).count();
         let (returned, refused) = (count(PublishOutcome::Returned), count(PublishOutcome::Refused));
-        self.metrics.relayed(published.len() - returned - refused, returned + refused);
+        self.metrics.relayed(outcomes.len() - returned - refused, returned + refused);
         batch.settle(&published).await?;
         if returned + refused > 0 {
             return Err(RelayError::NotTaken { returned, refused });
         }
         Ok(full)
+    }
+
+    /// How many of these events need not be published again: none. One below the highest number may be new, because numbers
+    /// are given before commits.
+    fn seen(&mut self, events: &[OutboxEvent]) -> usize {
+        if !planted::is(Bug::OutboxPagedById) {
+            return 0;
+        }
+        let seen = events.partition_point(|event| event.seq <= self.highest);
+        self.highest = self.highest.max(events.last().map_or(0, |last| last.seq));
+        seen
     }
 
     /// Not at every round: counting takes as long as the backlog is.

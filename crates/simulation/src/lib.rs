@@ -4,6 +4,7 @@
 //! - [`executor`]: tasks, virtual time and dice, on one thread; [`environment`]: what a process sees of them
 //! - [`trace`]: what happened, as a hash
 //! - [`process`]: the services' processes, and how they end; [`stores`]: what they share
+//! - [`ledger`]: the database of the order services
 //! - [`redis`]: the stock store's servers, which run the product's scripts
 //! - [`network`]: calls between them; [`peers`]: the ports over it; [`ports`]: stands in front of every port
 //! - [`faults`]: what breaks; [`disasters`]: what happens to whole parts; [`awaits`]: which awaits a crash has hit
@@ -23,6 +24,7 @@ pub mod executor;
 pub mod faults;
 pub mod history;
 pub mod invariants;
+pub mod ledger;
 pub mod network;
 pub mod oracle;
 pub mod peers;

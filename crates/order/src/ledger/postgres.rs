@@ -10,10 +10,10 @@
 //! - `pool`: connections, and the outage while there are none
 //! - `connect`: what a session is set to, and what is refused
 //! - `schema`: migrations, the schema's version, the rights of the application's role
-//! - `commit`: group commit
-//! - `verdicts`: reservations are judged, tombstones pruned
-//! - `leases`: stock is lent, counted and restocked
-//! - `reads`: orders by id, by key, by page
+//! - `statements`: the statements of the transactions, whose algorithm is in [`steps`](super::steps)
+//! - `commit`: what a batch waits for, and what is done when it cannot be committed as a whole
+//! - `prune`: tombstones are deleted
+//! - `reads`: orders by id, by key, by page; stock; verdicts
 //! - `outbox`: events are taken and settled
 //! - `types`: ids and times in Postgres' own types
 
@@ -33,18 +33,19 @@ use sha2::{Digest, Sha256};
 use super::{
     CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, OutboxBacklog,
     OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+    steps::{self, Statements},
 };
 use pool::{Pool, Session};
 
 mod commit;
 mod connect;
-mod leases;
 mod outbox;
 mod pool;
+mod prune;
 mod reads;
 mod schema;
+mod statements;
 mod types;
-mod verdicts;
 
 pub use commit::{COMMIT_ALONE_MAX_MS, COMMIT_CALL_MAX_MS, COMMIT_LOCK_WAIT_MAX_MS};
 pub use connect::{
@@ -106,7 +107,7 @@ impl PostgresLedger {
         self.pool.call(CALL_MAX_MS, work).await
     }
 
-    async fn look(&self, mut session: Session) -> Result<(), LedgerError> {
+    async fn look(&self, session: Session) -> Result<(), LedgerError> {
         let mut transaction = session.begin_waiting(PING_LOCK_WAIT_MAX_MS).await?;
         let (is_standby, _): (bool, bool) = sqlx::query_as(LOOK).fetch_one(&mut *transaction).await?;
         if is_standby {
@@ -124,7 +125,6 @@ impl PostgresLedger {
         if is_to_write {
             self.failing.store(false, Ordering::Relaxed);
         }
-        session.keep();
         Ok(())
     }
 }
@@ -161,11 +161,13 @@ impl Ledger for PostgresLedger {
     }
 
     async fn open_stock(&self, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, LedgerError> {
-        self.call(|session| self.lend(session, item, initial, dead)).await
+        let lend =
+            |session: Session| async { steps::lend(session.begin().await?, &self.env, item, initial, dead).await };
+        self.call(lend).await
     }
 
     async fn stock(&self, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, LedgerError> {
-        self.call(|session| self.count(session, items, initial)).await
+        self.call(|session| self.read_stock(session, items, initial)).await
     }
 
     async fn resolve(&self, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, LedgerError> {
@@ -173,7 +175,9 @@ impl Ledger for PostgresLedger {
     }
 
     async fn record_restock(&self, restock: &Restock, initial: i64) -> Result<RestockOutcome, LedgerError> {
-        self.call(|session| self.journal(session, restock, initial)).await
+        let journal =
+            |session: Session| async { steps::journal(session.begin().await?, &self.env, restock, initial).await };
+        self.call(journal).await
     }
 
     async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {

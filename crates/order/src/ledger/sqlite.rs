@@ -4,10 +4,10 @@
 //! what the protocol asks of locks holds by itself. Reads have connections of their own and see whole commits.
 //! A batch goes to SQLite as one JSON document, so that a statement's cost does not grow with the batch.
 //!
-//! - `commit`: group commit
-//! - `verdicts`: reservations are judged, tombstones pruned
-//! - `leases`: stock is lent, counted and restocked
-//! - `reads`: orders by id, by key, by page
+//! - `statements`: the statements of the transactions, whose algorithm is in [`steps`](super::steps)
+//! - `commit`: what is done when a batch cannot be committed as a whole
+//! - `prune`: tombstones are deleted
+//! - `reads`: orders by id and by page; verdicts
 //! - `outbox`: events are taken and settled
 
 use std::{
@@ -36,19 +36,21 @@ use sqlx::{
 
 use super::{
     CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, OutboxBacklog,
-    OutboxBatch, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+    OutboxBatch, QUERY_BATCH_MAX, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
+    judging::bounded,
     rows::{StoredId, StoredTime},
+    steps,
 };
 
 mod commit;
 #[cfg(test)]
 mod faults;
-mod leases;
 mod outbox;
 #[cfg(test)]
 mod plans;
+mod prune;
 mod reads;
-mod verdicts;
+mod statements;
 
 /// Connections that read what the protocol asks for: keys, counts.
 pub const READERS_MAX: u32 = 2;
@@ -188,7 +190,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn order_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
-        self.read_by_key(key).await
+        Ok(statements::by_keys(&self.readers, &[key.as_str()]).await?.into_values().next())
     }
 
     async fn order_of_hold(&self, hold: ReservationId) -> Result<Option<Order>, LedgerError> {
@@ -204,11 +206,12 @@ impl Ledger for SqliteLedger {
     }
 
     async fn open_stock(&self, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, LedgerError> {
-        self.lend(item, initial, dead).await
+        steps::lend(self.begin().await?, &self.env, item, initial, dead).await
     }
 
     async fn stock(&self, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, LedgerError> {
-        self.count(items, initial).await
+        bounded(items.len(), QUERY_BATCH_MAX)?;
+        statements::count(&self.readers, items, initial).await
     }
 
     async fn resolve(&self, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, LedgerError> {
@@ -216,7 +219,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn record_restock(&self, restock: &Restock, initial: i64) -> Result<RestockOutcome, LedgerError> {
-        self.journal(restock, initial).await
+        steps::journal(self.begin().await?, &self.env, restock, initial).await
     }
 
     async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {

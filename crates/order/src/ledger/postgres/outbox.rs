@@ -1,16 +1,17 @@
 //! Events are taken by relays and settled. A batch is a transaction that has its rows locked until it is settled, so that
 //! no two relays have one event, wherever they run.
 
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
 use tokio::sync::watch;
 
-use super::{BEGIN, CALL_MAX_MS, IDLE_IN_TRANSACTION_MAX_MS, Pool, PostgresLedger, Session};
+use super::{CALL_MAX_MS, IDLE_IN_TRANSACTION_MAX_MS, Pool, PostgresLedger, Session};
 use crate::ledger::{
     LedgerError, OUTBOX_COUNT_MAX, OutboxBacklog, OutboxBatch, OutboxEvent,
     rows::{EventRow, StoredTime},
+    steps::{self, Statements},
 };
 
 /// How long a relay may have a batch, in milliseconds: twice what the broker may take to judge it. Then the server takes
@@ -72,7 +73,6 @@ struct PostgresOutboxBatch {
     giving_back: GivingBack,
     /// None once it is settled, or has nothing to settle.
     session: Option<Session>,
-    seqs: Vec<i64>,
     events: Vec<OutboxEvent>,
 }
 
@@ -82,16 +82,10 @@ impl Drop for PostgresOutboxBatch {
         let (pool, on_the_way) = (self.pool.clone(), self.giving_back.begin());
         self.pool.env().start(Box::pin(async move {
             // Without an answer the connection is closed, which undoes it too.
-            let _ = pool.within(CALL_MAX_MS, end(session, "ROLLBACK")).await;
+            let _ = pool.within(CALL_MAX_MS, session.rollback()).await;
             drop(on_the_way);
         }));
     }
-}
-
-async fn end(mut session: Session, statement: &'static str) -> Result<(), LedgerError> {
-    sqlx::raw_sql(statement).execute(&mut *session).await?;
-    session.keep();
-    Ok(())
 }
 
 #[async_trait]
@@ -101,12 +95,10 @@ impl OutboxBatch for PostgresOutboxBatch {
     }
 
     async fn settle(mut self: Box<Self>, published: &[bool]) -> Result<(), LedgerError> {
-        assert_eq!(published.len(), self.seqs.len(), "one answer for each event");
-        let seqs = mem::take(&mut self.seqs);
-        let gone: Vec<i64> = seqs.into_iter().zip(published).filter_map(|(seq, done)| done.then_some(seq)).collect();
+        let gone = steps::settled(&self.events, published);
         let Some(session) = self.session.take() else { return Ok(()) };
         if gone.is_empty() {
-            return self.pool.within(CALL_MAX_MS, end(session, "ROLLBACK")).await;
+            return self.pool.within(CALL_MAX_MS, session.rollback()).await;
         }
         self.pool.within(CALL_MAX_MS, delete(session, gone)).await
     }
@@ -115,29 +107,23 @@ impl OutboxBatch for PostgresOutboxBatch {
 /// Deletes the events and counts their units as settled.
 async fn delete(mut session: Session, gone: Vec<i64>) -> Result<(), LedgerError> {
     // From here on leases are locked: the server is to be as impatient as with everyone.
-    session_limit(&mut session, IDLE_IN_TRANSACTION_MAX_MS, "").await?;
+    sqlx::raw_sql(AssertSqlSafe(idle_limit(IDLE_IN_TRANSACTION_MAX_MS))).execute(&mut *session).await?;
     sqlx::query(LOCK_LEASES).bind(&gone).execute(&mut *session).await?;
     sqlx::query(SETTLE).bind(&gone).execute(&mut *session).await?;
-    end(session, "COMMIT").await
+    session.commit().await
 }
 
-async fn session_limit(session: &mut Session, limit_ms: u64, before: &str) -> Result<(), LedgerError> {
-    let statement = format!("{before} SET LOCAL idle_in_transaction_session_timeout = {limit_ms}");
-    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut **session).await?;
-    Ok(())
+fn idle_limit(limit_ms: u64) -> String {
+    format!("SET LOCAL idle_in_transaction_session_timeout = {limit_ms}")
 }
 
 impl PostgresLedger {
-    pub(super) async fn take_events(
-        &self,
-        mut session: Session,
-        limit: u32,
-    ) -> Result<Box<dyn OutboxBatch>, LedgerError> {
+    pub(super) async fn take_events(&self, session: Session, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
         self.giving_back.settled().await;
-        session_limit(&mut session, OUTBOX_HOLD_MAX_MS, &format!("{BEGIN};")).await?;
+        let mut session = session.begin_with(&idle_limit(OUTBOX_HOLD_MAX_MS)).await?;
         let rows: Vec<EventRow> = sqlx::query_as(OLDEST_FREE).bind(i64::from(limit)).fetch_all(&mut *session).await?;
         let session = if rows.is_empty() {
-            end(session, "ROLLBACK").await?;
+            session.rollback().await?;
             None
         } else {
             Some(session)
@@ -146,7 +132,6 @@ impl PostgresLedger {
             pool: self.pool.clone(),
             giving_back: self.giving_back.clone(),
             session,
-            seqs: rows.iter().map(|row| row.seq).collect(),
             events: rows.into_iter().map(OutboxEvent::from).collect(),
         }))
     }

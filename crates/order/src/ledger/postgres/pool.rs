@@ -16,7 +16,7 @@ use std::{
 };
 
 use service::environment::Env;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{BEGIN, connect};
@@ -317,15 +317,27 @@ impl Session {
         }
     }
 
-    /// A transaction.
-    pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, LedgerError> {
-        Ok((**self).begin_with(BEGIN).await?)
+    /// In a transaction.
+    pub(super) async fn begin(self) -> Result<Self, LedgerError> {
+        self.begin_with("").await
     }
 
-    /// A transaction whose statements wait so many milliseconds for a lock.
-    pub(super) async fn begin_waiting(&mut self, lock_wait_ms: u64) -> Result<Transaction<'_, Postgres>, LedgerError> {
-        let begin = format!("{BEGIN}; SET LOCAL lock_timeout = {lock_wait_ms}");
-        Ok((**self).begin_with(AssertSqlSafe(begin)).await?)
+    /// In a transaction whose statements wait so many milliseconds for a lock.
+    pub(super) async fn begin_waiting(self, lock_wait_ms: u64) -> Result<Self, LedgerError> {
+        self.begin_with(&format!("SET LOCAL lock_timeout = {lock_wait_ms}")).await
+    }
+
+    /// In a transaction that has this set.
+    pub(super) async fn begin_with(mut self, set: &str) -> Result<Self, LedgerError> {
+        sqlx::raw_sql(AssertSqlSafe(format!("{BEGIN}; {set}"))).execute(&mut *self).await?;
+        Ok(self)
+    }
+
+    /// Out of its transaction, by this statement, and kept.
+    pub(super) async fn end(mut self, statement: &'static str) -> Result<(), LedgerError> {
+        sqlx::raw_sql(statement).execute(&mut *self).await?;
+        self.keep();
+        Ok(())
     }
 }
 

@@ -1,12 +1,14 @@
-//! Confirmed orders by id, by key and by page.
+//! Confirmed orders by id, by key and by page; stock; verdicts.
 
-use contracts::values::{ReservationId, Timestamp};
+use contracts::values::{Item, ReservationId, Timestamp};
 use uuid::Uuid;
 
-use super::{PostgresLedger, Session, commit};
+use super::{PostgresLedger, Session};
 use crate::ledger::{
-    KeyedOrder, LedgerError, ListQuery, Order, RequestKey,
-    rows::{KeyedRow, OrderRow, StoredTime},
+    ItemStock, KeyedOrder, LedgerError, ListQuery, Order, QUERY_BATCH_MAX, RequestKey, ResolveQuery, Verdict,
+    judging::bounded,
+    rows::{OrderRow, StoredTime},
+    steps::{self, Statements},
 };
 
 const ORDER: &str = "SELECT id, item, quantity, created_at FROM order_verdicts WHERE id = $1 AND state = 'confirmed'";
@@ -37,10 +39,35 @@ impl PostgresLedger {
         mut session: Session,
         key: &RequestKey,
     ) -> Result<Option<KeyedOrder>, LedgerError> {
-        let row: Option<KeyedRow> =
-            sqlx::query_as(commit::BY_KEY).bind(vec![key.as_str()]).fetch_optional(&mut *session).await?;
+        let found = session.by_keys(&[key.as_str()]).await?.into_values().next();
         session.keep();
-        row.map(|row| Ok(row.parse()?.1)).transpose()
+        Ok(found)
+    }
+
+    pub(super) async fn read_stock(
+        &self,
+        mut session: Session,
+        items: &[Item],
+        initial: i64,
+    ) -> Result<Vec<ItemStock>, LedgerError> {
+        bounded(items.len(), QUERY_BATCH_MAX)?;
+        let counted = session.count(items, initial).await?;
+        session.keep();
+        Ok(counted)
+    }
+
+    pub(super) async fn judge(
+        &self,
+        mut session: Session,
+        queries: &[ResolveQuery],
+    ) -> Result<Vec<Verdict>, LedgerError> {
+        bounded(queries.len(), QUERY_BATCH_MAX)?;
+        if !steps::only_look(queries) {
+            return steps::judge(session.begin().await?, &self.env, queries).await;
+        }
+        let verdicts = steps::verdicts(&mut session, queries).await?;
+        session.keep();
+        Ok(verdicts)
     }
 
     pub(super) async fn read_page(&self, mut session: Session, query: &ListQuery) -> Result<Vec<Order>, LedgerError> {

@@ -10,7 +10,7 @@ use contracts::values::Timestamp;
 use sqlx::SqlitePool;
 
 use super::{SqliteLedger, json_numbers};
-use crate::ledger::{LedgerError, OUTBOX_COUNT_MAX, OutboxBacklog, OutboxBatch, OutboxEvent, rows::EventRow};
+use crate::ledger::{LedgerError, OUTBOX_COUNT_MAX, OutboxBacklog, OutboxBatch, OutboxEvent, rows::EventRow, steps};
 
 /// Oldest first, whatever was taken before: an event that was given back is the next one again.
 const OLDEST_FREE: &str = "
@@ -49,15 +49,14 @@ fn lock(seqs: &Mutex<BTreeSet<i64>>) -> MutexGuard<'_, BTreeSet<i64>> {
 struct SqliteOutboxBatch {
     writer: SqlitePool,
     in_hand: Arc<Mutex<BTreeSet<i64>>>,
-    seqs: Vec<i64>,
     events: Vec<OutboxEvent>,
 }
 
 impl Drop for SqliteOutboxBatch {
     fn drop(&mut self) {
         let mut in_hand = lock(&self.in_hand);
-        for seq in &self.seqs {
-            in_hand.remove(seq);
+        for event in &self.events {
+            in_hand.remove(&event.seq);
         }
     }
 }
@@ -69,8 +68,7 @@ impl OutboxBatch for SqliteOutboxBatch {
     }
 
     async fn settle(self: Box<Self>, published: &[bool]) -> Result<(), LedgerError> {
-        assert_eq!(published.len(), self.seqs.len(), "one answer for each event");
-        let gone: Vec<i64> = self.seqs.iter().zip(published).filter_map(|(seq, done)| done.then_some(*seq)).collect();
+        let gone = steps::settled(&self.events, published);
         if gone.is_empty() {
             return Ok(());
         }
@@ -89,11 +87,10 @@ impl SqliteLedger {
         let in_hand = json_numbers(lock(&self.in_hand.seqs).iter().copied());
         let rows: Vec<EventRow> =
             sqlx::query_as(OLDEST_FREE).bind(in_hand).bind(limit).fetch_all(&self.readers).await?;
-        let seqs: Vec<i64> = rows.iter().map(|row| row.seq).collect();
-        let events = rows.into_iter().map(OutboxEvent::from).collect();
-        lock(&self.in_hand.seqs).extend(&seqs);
+        let events: Vec<OutboxEvent> = rows.into_iter().map(OutboxEvent::from).collect();
+        lock(&self.in_hand.seqs).extend(events.iter().map(|event| event.seq));
         let in_hand = Arc::clone(&self.in_hand.seqs);
-        Ok(Box::new(SqliteOutboxBatch { writer: self.writer.clone(), in_hand, seqs, events }))
+        Ok(Box::new(SqliteOutboxBatch { writer: self.writer.clone(), in_hand, events }))
     }
 
     pub(super) async fn backlog(&self) -> Result<OutboxBacklog, LedgerError> {

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Row};
 use tempfile::TempDir;
 
-use super::{SqliteLedger, commit, leases, reads, verdicts};
+use super::{SqliteLedger, prune, reads, statements};
 use service::manual::ManualEnvironment;
 
 /// The steps of a statement's plan, as SQLite describes them.
@@ -22,14 +22,14 @@ async fn statements_find_their_rows_by_an_index() {
     for (statement, index) in [
         (reads::PAGE, "orders_by_time"),
         (reads::PAGE_OF_ITEM, "orders_by_item"),
-        (commit::BY_KEY, "order_keys"),
-        (commit::BY_ID, "sqlite_autoindex_order_verdicts_1"),
-        (commit::EPOCHS, "PRIMARY KEY"),
-        (verdicts::STAMPS, "sqlite_autoindex_order_verdicts_1"),
-        (verdicts::FIND_PRUNABLE, "tombstones (item=? AND epoch<?)"),
-        (verdicts::PRUNE, "INTEGER PRIMARY KEY (rowid=?)"),
-        (leases::COUNT, "COVERING INDEX outbox_by_item (item=?)"),
-        (leases::COUNT, "COVERING INDEX restocks_by_item (item=?)"),
+        (statements::BY_KEY, "order_keys"),
+        (statements::BY_ID, "sqlite_autoindex_order_verdicts_1"),
+        (statements::EPOCHS, "PRIMARY KEY"),
+        (statements::STAMPS, "sqlite_autoindex_order_verdicts_1"),
+        (prune::FIND_PRUNABLE, "tombstones (item=? AND epoch<?)"),
+        (prune::PRUNE, "INTEGER PRIMARY KEY (rowid=?)"),
+        (statements::COUNT, "COVERING INDEX outbox_by_item (item=?)"),
+        (statements::COUNT, "COVERING INDEX restocks_by_item (item=?)"),
     ] {
         let plan = plan(statement).await;
         assert!(plan.iter().any(|step| step.starts_with("SEARCH") && step.contains(index)), "{statement}: {plan:?}");

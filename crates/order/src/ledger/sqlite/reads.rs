@@ -1,12 +1,14 @@
-//! Confirmed orders by id, by key and by page.
+//! Confirmed orders by id and by page; verdicts.
 
 use contracts::values::ReservationId;
 use sqlx::SqlitePool;
 
-use super::{SqliteLedger, commit, json_texts};
+use super::{SqliteLedger, statements};
 use crate::ledger::{
-    KeyedOrder, LedgerError, ListQuery, Order, RequestKey,
-    rows::{KeyedRow, OrderRow},
+    LedgerError, ListQuery, Order, QUERY_BATCH_MAX, ResolveQuery, Verdict,
+    judging::{self, bounded},
+    rows::OrderRow,
+    steps,
 };
 
 const ORDER: &str = "SELECT id, item, quantity, created_at FROM order_verdicts WHERE id = $1 AND state = 'confirmed'";
@@ -30,10 +32,13 @@ pub(super) async fn order(readers: &SqlitePool, id: ReservationId) -> Result<Opt
 }
 
 impl SqliteLedger {
-    pub(super) async fn read_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
-        let row: Option<KeyedRow> =
-            sqlx::query_as(commit::BY_KEY).bind(json_texts([key.as_str()])).fetch_optional(&self.readers).await?;
-        row.map(|row| Ok(row.parse()?.1)).transpose()
+    pub(super) async fn judge(&self, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, LedgerError> {
+        bounded(queries.len(), QUERY_BATCH_MAX)?;
+        if steps::only_look(queries) {
+            let standing = statements::stamps(&self.readers, &steps::ids(queries)).await?;
+            return judging::verdicts(queries, &standing);
+        }
+        steps::judge(self.begin().await?, &self.env, queries).await
     }
 
     pub(super) async fn read_page(&self, query: &ListQuery) -> Result<Vec<Order>, LedgerError> {
