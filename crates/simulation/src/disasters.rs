@@ -37,13 +37,9 @@ impl Cluster {
             Disaster::Crash => self.crash(service),
             Disaster::Freeze => self.freeze(service),
             Disaster::Stop => self.stop(service),
-            Disaster::LedgerDown => {
-                self.faults.count(disaster.name());
-                self.links.ledger_down(true);
-                self.later(|this| this.links.ledger_down(false));
-            }
             Disaster::ClockJumped => self.jump(),
-            Disaster::LedgerRestored
+            Disaster::LedgerDown
+            | Disaster::LedgerRestored
             | Disaster::StockWiped
             | Disaster::StockRestarted
             | Disaster::StockRolledBack
@@ -72,6 +68,8 @@ impl Cluster {
         let this = self.clone();
         let work = async move {
             this.faults.delay(pause).await;
+            // What ends a fault may change as much as its beginning.
+            this.faults.change();
             work(&this);
         };
         self.executor.start(ProcessId::WORLD, Kind::Faults, Box::pin(work));

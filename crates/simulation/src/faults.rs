@@ -120,6 +120,7 @@ pub struct Faults {
     /// Between two disasters, at most.
     interval: Duration,
     counts: Mutex<BTreeMap<&'static str, u64>>,
+    changes: Mutex<u64>,
     /// Told to all that wait only because of a fault.
     healed: CancellationToken,
 }
@@ -150,6 +151,7 @@ impl Faults {
             disasters,
             interval,
             counts: Mutex::default(),
+            changes: Mutex::default(),
             healed: CancellationToken::new(),
         }
     }
@@ -168,6 +170,7 @@ impl Faults {
     pub fn count(&self, kind: &'static str) {
         self.executor.note("fault", || kind.to_owned());
         *lock(&self.counts).entry(kind).or_default() += 1;
+        self.change();
     }
 
     /// The next disaster and how long until then.
@@ -178,9 +181,14 @@ impl Faults {
         Some((Duration::from_micros(1 + self.executor.below(micros)), disaster))
     }
 
-    /// So far, all together.
+    /// Something changed that no service did.
+    pub fn change(&self) {
+        *lock(&self.changes) += 1;
+    }
+
+    /// Grows with every fault, and with whatever else changes something that no service did.
     pub fn done(&self) -> u64 {
-        lock(&self.counts).values().sum()
+        *lock(&self.changes)
     }
 
     /// So far, by kind.

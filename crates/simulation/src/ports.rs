@@ -1,4 +1,4 @@
-//! Stands in front of every port of a process: notes what a task waits in, and lets ledger and broker fail.
+//! Stands in front of every port of a process: notes what a task waits in, and lets the broker fail.
 
 use std::{fmt, sync::Arc};
 
@@ -13,7 +13,6 @@ use order::ledger::{
     CommitOutcome, ItemStock, KeyedOrder, Ledger, LedgerError, ListQuery, NewOrder, OpenOutcome, Order, OutboxBacklog,
     OutboxBatch, OutboxEvent, RequestKey, ResolveQuery, Restock, RestockOutcome, Verdict,
 };
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -26,36 +25,6 @@ use crate::{
 pub struct Port {
     pub executor: Executor,
     pub faults: Arc<Faults>,
-    pub links: Arc<Links>,
-}
-
-/// Servers that may be away.
-#[derive(Default)]
-pub struct Links {
-    ledger: std::sync::Mutex<Link>,
-}
-
-/// Ends what is under way when the server goes away.
-#[derive(Default)]
-struct Link {
-    down: bool,
-    session: CancellationToken,
-}
-
-impl Links {
-    /// The ledger goes away, and what is under way is undone, or it comes back.
-    pub fn ledger_down(&self, down: bool) {
-        let mut link = self.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        link.down = down;
-        let old = std::mem::take(&mut link.session);
-        drop(link);
-        old.cancel();
-    }
-
-    fn ledger(&self) -> (bool, CancellationToken) {
-        let link = self.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (link.down, link.session.clone())
-    }
 }
 
 /// The task polled now waits in a port.
@@ -87,30 +56,6 @@ impl Port {
         done
     }
 
-    async fn ledger<T: fmt::Debug>(
-        &self,
-        leaf: &'static str,
-        work: impl Future<Output = Result<T, LedgerError>>,
-    ) -> Result<T, LedgerError> {
-        self.noted(leaf, async {
-            let (down, session) = self.links.ledger();
-            if down || self.faults.strike("ledger fails before") {
-                self.faults.delay(std::time::Duration::from_millis(1)).await;
-                return Err(LedgerError::Store("it does not answer".into()));
-            }
-            let done = tokio::select! {
-                biased;
-                () = session.cancelled() => return Err(LedgerError::Store("the connection was lost".into())),
-                done = work => done?,
-            };
-            if self.faults.strike("ledger fails after") {
-                return Err(LedgerError::Store("the answer was lost".into()));
-            }
-            Ok(done)
-        })
-        .await
-    }
-
     async fn broker<T: fmt::Debug>(
         &self,
         leaf: &'static str,
@@ -140,57 +85,57 @@ pub struct Ported<T: ?Sized> {
 #[async_trait]
 impl Ledger for Ported<dyn Ledger> {
     async fn commit(&self, orders: &[NewOrder]) -> Result<Vec<Result<CommitOutcome, LedgerError>>, LedgerError> {
-        self.port.ledger("ledger.commit", self.inner.commit(orders)).await
+        self.port.noted("ledger.commit", self.inner.commit(orders)).await
     }
 
     async fn order_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {
-        self.port.ledger("ledger.order_by_key", self.inner.order_by_key(key)).await
+        self.port.noted("ledger.order_by_key", self.inner.order_by_key(key)).await
     }
 
     async fn order_of_hold(&self, hold: ReservationId) -> Result<Option<Order>, LedgerError> {
-        self.port.ledger("ledger.order_of_hold", self.inner.order_of_hold(hold)).await
+        self.port.noted("ledger.order_of_hold", self.inner.order_of_hold(hold)).await
     }
 
     async fn order(&self, id: ReservationId) -> Result<Option<Order>, LedgerError> {
-        self.port.ledger("ledger.order", self.inner.order(id)).await
+        self.port.noted("ledger.order", self.inner.order(id)).await
     }
 
     async fn orders(&self, query: &ListQuery) -> Result<Vec<Order>, LedgerError> {
-        self.port.ledger("ledger.orders", self.inner.orders(query)).await
+        self.port.noted("ledger.orders", self.inner.orders(query)).await
     }
 
     async fn open_stock(&self, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, LedgerError> {
-        self.port.ledger("ledger.open_stock", self.inner.open_stock(item, initial, dead)).await
+        self.port.noted("ledger.open_stock", self.inner.open_stock(item, initial, dead)).await
     }
 
     async fn stock(&self, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, LedgerError> {
-        self.port.ledger("ledger.stock", self.inner.stock(items, initial)).await
+        self.port.noted("ledger.stock", self.inner.stock(items, initial)).await
     }
 
     async fn resolve(&self, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, LedgerError> {
-        self.port.ledger("ledger.resolve", self.inner.resolve(queries)).await
+        self.port.noted("ledger.resolve", self.inner.resolve(queries)).await
     }
 
     async fn record_restock(&self, restock: &Restock, initial: i64) -> Result<RestockOutcome, LedgerError> {
-        self.port.ledger("ledger.record_restock", self.inner.record_restock(restock, initial)).await
+        self.port.noted("ledger.record_restock", self.inner.record_restock(restock, initial)).await
     }
 
     async fn take_outbox(&self, limit: u32) -> Result<Box<dyn OutboxBatch>, LedgerError> {
         let work = async { self.inner.take_outbox(limit).await.map(|batch| Taken(self.port.clone(), batch)) };
-        let batch = self.port.ledger("ledger.take_outbox", work).await?;
+        let batch = self.port.noted("ledger.take_outbox", work).await?;
         Ok(Box::new(batch))
     }
 
     async fn outbox_backlog(&self) -> Result<OutboxBacklog, LedgerError> {
-        self.port.ledger("ledger.outbox_backlog", self.inner.outbox_backlog()).await
+        self.port.noted("ledger.outbox_backlog", self.inner.outbox_backlog()).await
     }
 
     async fn prune_tombstones(&self, limit: u32) -> Result<u64, LedgerError> {
-        self.port.ledger("ledger.prune_tombstones", self.inner.prune_tombstones(limit)).await
+        self.port.noted("ledger.prune_tombstones", self.inner.prune_tombstones(limit)).await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {
-        self.port.ledger("ledger.ping", self.inner.ping()).await
+        self.port.noted("ledger.ping", self.inner.ping()).await
     }
 }
 
@@ -210,7 +155,7 @@ impl OutboxBatch for Taken {
 
     async fn settle(self: Box<Self>, published: &[bool]) -> Result<(), LedgerError> {
         let Self(port, batch) = *self;
-        port.ledger("ledger.settle", batch.settle(published)).await
+        port.noted("ledger.settle", batch.settle(published)).await
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     executor::{Executor, Kind, ProcessId},
     faults::Faults,
     peers::{InventoryPeer, LedgerPeer},
-    ports::{Links, Port, Ported},
+    ports::{Port, Ported},
     stores::Stores,
     watch::Watch,
 };
@@ -88,7 +88,6 @@ pub struct Sizes {
 pub struct Cluster {
     pub executor: Executor,
     pub faults: Arc<Faults>,
-    pub links: Arc<Links>,
     pub stores: Stores,
     pub watch: Arc<Watch>,
     sizes: Sizes,
@@ -109,7 +108,6 @@ impl Cluster {
             faults,
             stores,
             sizes,
-            links: Arc::default(),
             watch: Arc::default(),
             lives: Mutex::default(),
             crashed: Mutex::default(),
@@ -164,7 +162,7 @@ impl Cluster {
     }
 
     fn port(&self) -> Port {
-        Port { executor: self.executor.clone(), faults: self.faults.clone(), links: self.links.clone() }
+        Port { executor: self.executor.clone(), faults: self.faults.clone() }
     }
 
     fn boot_order(self: &Arc<Self>, process: ProcessId, env: Env, stop: &CancellationToken) -> Host {

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,6 +24,7 @@ use crate::{
     environment::SimEnvironment,
     executor::{Executor, Kind, ProcessId},
     faults::{Disaster, Faults},
+    ledger::{Database, Fate, Fates, SimLedger},
     process::Cluster,
     redis::{
         Delivery, Redis, SimWire,
@@ -40,13 +44,15 @@ const LOST_OPERATIONS_MAX: u64 = 12;
 
 /// All of them.
 pub struct Stores {
+    database: Arc<Database>,
     redis: Arc<Redis>,
     executor: Executor,
     faults: Arc<Faults>,
     /// Of the processes that live.
     wires: Mutex<BTreeMap<ProcessId, Arc<SimWire>>>,
     dice: Mutex<Dice>,
-    ledger: Arc<standin::Fake>,
+    ledger_down: Arc<AtomicBool>,
+    ledger_restores: AtomicU64,
     broker: Arc<standin::FakeBroker>,
 }
 
@@ -60,19 +66,32 @@ impl Stores {
         executor: &Executor,
         faults: &Arc<Faults>,
         dice: &mut Dice,
-        (_ledger, stock): (ProcessId, ProcessId),
+        (ledger, stock): (ProcessId, ProcessId),
     ) -> Self {
         let clock = SimEnvironment::of(executor, stock, Kind::Network);
         let redis = Redis::new(dice.below(u64::MAX), Arc::new(move || clock.now().0));
+        let server = SimEnvironment::of(executor, ledger, Kind::Network);
         Self {
+            database: Database::new(server, pause(executor, faults, "ledger slow")),
             redis,
             executor: executor.clone(),
             faults: faults.clone(),
             wires: Mutex::default(),
             dice: Mutex::new(Dice::new(dice.below(u64::MAX))),
-            ledger: Arc::new(standin::Fake { pause: pause(executor, faults, "ledger slow"), ..Default::default() }),
+            ledger_down: Arc::default(),
+            ledger_restores: AtomicU64::default(),
             broker: Arc::default(),
         }
+    }
+
+    /// The order services' database.
+    pub fn database(&self) -> &Arc<Database> {
+        &self.database
+    }
+
+    /// How often it was restored to an older state.
+    pub fn ledger_restores(&self) -> u64 {
+        self.ledger_restores.load(Ordering::Relaxed)
     }
 
     /// The stock store's servers.
@@ -81,8 +100,20 @@ impl Stores {
     }
 
     /// An order process' way to the ledger.
-    pub fn ledger(&self, _env: Env) -> Arc<dyn Ledger> {
-        self.ledger.clone()
+    pub fn ledger(&self, env: Env) -> Arc<dyn Ledger> {
+        let (faults, down) = (self.faults.clone(), self.ledger_down.clone());
+        let fates: Fates = Arc::new(move |_| {
+            if down.load(Ordering::Relaxed) {
+                Fate::Down
+            } else if faults.strike("ledger fails before") {
+                Fate::LostBefore
+            } else if faults.strike("ledger fails after") {
+                Fate::LostAfter
+            } else {
+                Fate::Answered
+            }
+        });
+        SimLedger::with_fates(self.database.clone(), env, fates)
     }
 
     /// An inventory process' way to the stock store.
@@ -122,6 +153,18 @@ impl Stores {
         let (executor, redis) = (&self.executor, &self.redis);
         let operations = || usize::try_from(1 + executor.below(LOST_OPERATIONS_MAX)).expect("a few");
         match disaster {
+            Disaster::LedgerDown => {
+                self.ledger_down.store(true, Ordering::Relaxed);
+                self.database.restart();
+                cluster.later(|this| this.stores.ledger_down.store(false, Ordering::Relaxed));
+            }
+            Disaster::LedgerRestored => {
+                let older = self.database.snapshot();
+                cluster.later(|this| {
+                    this.stores.database.restore_older(older);
+                    this.stores.ledger_restores.fetch_add(1, Ordering::Relaxed);
+                });
+            }
             Disaster::StockWiped => redis.wipe(executor.chance(500)),
             Disaster::StockRestarted => {
                 redis.stop();
@@ -142,8 +185,8 @@ impl Stores {
                 executor.note("edit", || edit);
             }
             Disaster::ScriptsFlushed => redis.flush_scripts(),
-            Disaster::LedgerRestored | Disaster::BrokerDown | Disaster::BrokerCut | Disaster::QueueDeleted => return false,
-            Disaster::Crash | Disaster::Freeze | Disaster::Stop | Disaster::LedgerDown | Disaster::ClockJumped => {
+            Disaster::BrokerDown | Disaster::BrokerCut | Disaster::QueueDeleted => return false,
+            Disaster::Crash | Disaster::Freeze | Disaster::Stop | Disaster::ClockJumped => {
                 unreachable!("it happens to no store")
             }
         }
@@ -167,6 +210,7 @@ impl Stores {
 
     /// All servers are up, and everybody uses the one primary.
     pub fn heal(&self) {
+        self.ledger_down.store(false, Ordering::Relaxed);
         self.redis.start();
         self.redis.slow(Duration::ZERO);
         let processes: Vec<ProcessId> = lock(&self.wires).keys().copied().collect();

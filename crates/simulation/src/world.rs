@@ -22,7 +22,9 @@ use crate::{
     environment::SimEnvironment,
     executor::{Executor, Kind, ProcessId, Step, TaskId},
     faults::Faults,
+    ledger::Database,
     process::{Cluster, Sizes},
+    redis::Redis,
     stores::Stores,
     watch::Watch,
 };
@@ -104,7 +106,7 @@ impl World {
         [ledger, stock].into_iter().for_each(|server| executor.begin(server));
         let mut dice = Dice::new(seed ^ 0x5eed_0fa1_1bad_c0de);
         let faults = Arc::new(Faults::draw(&executor, &mut dice, options.faults));
-        let stores = Stores::new(&executor, &faults, stock);
+        let stores = Stores::new(&executor, &faults, &mut dice, (ledger, stock));
         let sizes = Sizes {
             orders: options.orders,
             inventories: options.inventories,
@@ -223,10 +225,25 @@ impl World {
         self.aims.clear();
         self.executor.note("heal", String::new);
         self.cluster.faults.heal();
-        self.cluster.links.ledger_down(false);
+        self.cluster.faults.change();
         self.cluster.stores.heal();
         self.executor.agree();
         self.cluster.heal();
+    }
+
+    /// The ledger's database.
+    pub fn database(&self) -> &Database {
+        self.cluster.stores.database()
+    }
+
+    /// How often the ledger was restored to an older state: what was answered since may be gone.
+    pub fn ledger_restores(&self) -> u64 {
+        self.cluster.stores.ledger_restores()
+    }
+
+    /// The stock store's servers.
+    pub fn redis(&self) -> &Redis {
+        self.cluster.stores.redis()
     }
 
     /// What passed between services and stores.
@@ -239,7 +256,7 @@ impl World {
         self.cluster.restarts()
     }
 
-    /// Faults so far, all together.
+    /// Grows with every fault, and with whatever else changes something that no service did.
     pub fn faults_done(&self) -> u64 {
         self.cluster.faults.done()
     }
