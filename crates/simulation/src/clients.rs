@@ -71,7 +71,8 @@ impl Caller {
             Act::Order(request, patience) => self.order(&request, &patience).await,
             Act::Hold(id, item, quantity, ttl, uses) => self.hold(id, item, quantity, ttl, uses).await,
             Act::Nameless(item, quantity) => {
-                let message = ReserveRequest { item: item.to_string(), quantity, ..ReserveRequest::default() };
+                let ttl = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+                let message = ReserveRequest { item: item.to_string(), quantity, ttl, ..ReserveRequest::default() };
                 self.note_failure("reserve", self.client.reserve(millis(TIMEOUT_MS), message).await.err());
             }
             Act::Restock(id, item, quantity, again) => {

@@ -18,6 +18,8 @@ const GOALS_FROM: u64 = 2_000;
 const FAULTS_MIN: f64 = 10.0;
 /// Most time of one core that a seed takes, on average, in milliseconds: 2,000 in a minute on two.
 const SEED_MAX_MS: u128 = 60;
+/// Lines of a failed seed's trace that a campaign prints.
+const LINES_MAX: usize = 60;
 /// A line is printed after so many seeds.
 const PROGRESS_SEEDS: u64 = 10_000;
 
@@ -82,7 +84,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(Command::Campaign { first, seeds }) => run_campaign(first, seeds),
-        Some(Command::Seed(seed)) => one(seed),
+        Some(Command::Seed(seed)) => one(seed, true),
         Some(Command::Planted { bugs, seeds }) => search(&bugs, seeds),
         None => {
             let _ = write!(std::io::stderr(), "{HELP}");
@@ -91,10 +93,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn one(seed: u64) -> ExitCode {
+/// A seed, with all that happens or, if it fails, with the end of it.
+fn one(seed: u64, whole: bool) -> ExitCode {
     let outcome = run::run(seed, true);
-    for line in &outcome.lines {
-        say(&format!("{line}\n"));
+    let lines_max = if whole { usize::MAX } else { LINES_MAX };
+    for line in &outcome.lines[outcome.lines.len().saturating_sub(lines_max)..] {
+        say(&format!("  {line}\n"));
     }
     let Some(failed) = &outcome.failed else {
         let (steps, seconds) = (outcome.steps, outcome.lasted.as_secs_f64());
@@ -123,7 +127,7 @@ fn run_campaign(first: u64, seeds: u64) -> ExitCode {
     let Found { report, failed, differed } = found;
     if let Some(outcome) = failed {
         // Once more, to tell what happened.
-        return one(outcome.seed);
+        return one(outcome.seed, false);
     }
     if let Some(seed) = differed {
         say(&format!("seed {seed} did something else the second time\nagain: just simulate --seed {seed}\n"));

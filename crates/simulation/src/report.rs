@@ -13,9 +13,6 @@ use crate::{
     run::{Failed, Outcome},
 };
 
-/// Lines of a failed seed's trace that are printed.
-const LINES_MAX: usize = 60;
-
 /// Sums over all seeds.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -97,13 +94,9 @@ impl fmt::Display for Report {
     }
 }
 
-/// All that is needed to see it again.
+/// What went wrong, and all that is needed to see it again.
 pub fn failure(outcome: &Outcome, failed: &Failed) -> String {
     let mut text = String::new();
-    let skipped = outcome.lines.len().saturating_sub(LINES_MAX);
-    for line in &outcome.lines[skipped..] {
-        let _ = writeln!(text, "  {line}");
-    }
     let seed = outcome.seed;
     let _ = writeln!(text, "\n{:?} is violated", failed.promise);
     let _ = writeln!(text, "  seed    {seed}, commit {}", commit());
