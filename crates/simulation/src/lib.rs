@@ -6,6 +6,7 @@
 //! - [`process`]: the services' processes, and how they end; [`stores`]: what they share
 //! - [`ledger`]: the database of the order services
 //! - [`redis`]: the stock store's servers, which run the product's scripts
+//! - [`broker`](mod@broker): the message broker
 //! - [`network`]: calls between them; [`peers`]: the ports over it; [`ports`]: stands in front of every port
 //! - [`faults`]: what breaks; [`disasters`]: what happens to whole parts; [`awaits`]: which awaits a crash has hit
 //! - [`workload`]: what a seed's callers do; [`clients`]: they do it; [`history`]: what they are told
@@ -16,6 +17,7 @@
 
 pub mod awaits;
 pub mod books;
+pub mod broker;
 pub mod campaign;
 pub mod clients;
 pub mod disasters;

@@ -140,6 +140,11 @@ impl Redis {
         self.state().version
     }
 
+    /// The time that the servers have, in microseconds since 1970.
+    pub fn now_micros(&self) -> i64 {
+        (self.clock)()
+    }
+
     /// The server that Sentinels name.
     pub fn primary(&self) -> usize {
         self.state().primary
@@ -216,7 +221,7 @@ impl Redis {
 
     /// A command of an operator's.
     pub fn command(&self, server: usize, words: &[&str]) -> Value {
-        let now = (self.clock)();
+        let now = self.now_micros();
         let state = &mut *self.state();
         if words == ["DEBUG", "CHANGE-REPL-ID"] {
             state.servers[server].replid = fresh_id(&mut state.dice);
@@ -229,13 +234,13 @@ impl Redis {
 
     /// Delivers what is late by now. Every request does so before it is answered itself.
     pub fn deliver(&self) {
-        let now = (self.clock)();
+        let now = self.now_micros();
         self.state().deliver_due(now);
     }
 
     /// All that a server has, by key.
     pub fn dump(&self, server: usize) -> BTreeMap<String, (Data, Option<i64>)> {
-        let now_ms = (self.clock)().div_euclid(1_000);
+        let now_ms = self.now_micros().div_euclid(1_000);
         let text = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
         let state = self.state();
         let all = state.servers[server].keys.all(now_ms);
@@ -245,7 +250,7 @@ impl Redis {
     /// An item's numbers, if it is there and they are numbers. Changes nothing.
     pub fn numbers(&self, server: usize, item: &str) -> Option<Numbers> {
         let mut numbers = self.figures(server, item)?;
-        let now = (self.clock)();
+        let now = self.now_micros();
         let server = &mut self.state().servers[server];
         let (slot, names) = Spread::OneServer.item(item);
         let request = Request::run(&SCRIPTS.open, slot, names, vec!["0".to_owned()]);
@@ -259,7 +264,7 @@ impl Redis {
 
     /// The same without asking a script whether the item is open.
     pub fn figures(&self, server: usize, item: &str) -> Option<Numbers> {
-        let now = (self.clock)();
+        let now = self.now_micros();
         let server = &self.state().servers[server];
         let (_, names) = Spread::OneServer.item(item);
         let [available, ledger, holds, ..] = names.as_slice() else { unreachable!("an item has more keys") };

@@ -171,7 +171,7 @@ impl SimWire {
                 }
                 Delivery::Pass | Delivery::LoseAfter | Delivery::Twice(_) => {}
             }
-            let now = (self.redis.clock)();
+            let now = self.redis.now_micros();
             let mut state = self.redis.state();
             state.deliver_due(now);
             replies.push(state.answer(now, link, request, whole)?);
@@ -195,10 +195,10 @@ impl SimWire {
         whole: bool,
         by: Duration,
     ) -> Result<Vec<Reply>, Cut> {
-        let (letter, answer) = letter((self.redis.clock)(), by, link, requests.to_vec(), whole);
+        let (letter, answer) = letter(self.redis.now_micros(), by, link, requests.to_vec(), whole);
         let number = self.redis.state().post(letter);
         self.env.sleep(by).await;
-        let now = (self.redis.clock)();
+        let now = self.redis.now_micros();
         self.redis.state().deliver(now, number);
         answer.await.unwrap_or(Err(Cut))
     }
