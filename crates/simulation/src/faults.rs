@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::executor::Executor;
 
 /// What may happen to a message, a call or a step, and how often at most, in a thousand.
-const STRIKES: [(&str, u64); 16] = [
+const STRIKES: [(&str, u64); 19] = [
     ("message lost", 60),
     ("message late", 150),
     ("message twice", 80),
@@ -29,6 +29,9 @@ const STRIKES: [(&str, u64); 16] = [
     ("broker fails before", 80),
     ("broker fails after", 80),
     ("broker slow", 30),
+    ("confirm lost", 150),
+    ("event twice", 150),
+    ("event refused", 100),
 ];
 
 /// What may happen to a part.

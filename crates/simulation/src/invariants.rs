@@ -202,7 +202,7 @@ pub fn i9(before: &Books, now: &Books) -> Holds {
 }
 
 /// At rest the outbox and the dead letters are empty.
-pub fn i10_events(books: &Books, dead_letters: u64) -> Holds {
+pub fn i10_events(books: &Books, dead_letters: usize) -> Holds {
     if books.outbox.is_empty() && dead_letters == 0 {
         return Ok(());
     }

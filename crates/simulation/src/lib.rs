@@ -36,7 +36,6 @@ pub mod process;
 pub mod redis;
 pub mod report;
 pub mod run;
-pub mod standin;
 pub mod stores;
 pub mod trace;
 pub mod watch;

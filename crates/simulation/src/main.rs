@@ -4,10 +4,10 @@ use std::{io::Write, process::ExitCode, time::Instant};
 
 use service::planted::Bug;
 use simulation::{
+    awaits,
     campaign::{self, Found},
     planted, report,
     run::{self, Promise},
-    world,
 };
 
 /// What CI runs.
@@ -141,7 +141,7 @@ fn run_campaign(first: u64, seeds: u64) -> ExitCode {
     if report.computed_per_seed().as_millis() > SEED_MAX_MS {
         missed.push(format!("more than {SEED_MAX_MS} ms of a core for a seed"));
     }
-    for (kind, place) in report.never_crashed(world::AWAITS) {
+    for (kind, place) in report.never_crashed(&awaits::places()) {
         missed.push(format!("{kind:?} was never crashed in {place}"));
     }
     if seeds < GOALS_FROM || missed.is_empty() {

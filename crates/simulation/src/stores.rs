@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use broker::Broker;
+use broker::{Broker, queues};
 use inventory::stock::{
     StockStore,
     redis::{RedisStock, keys::Spread},
@@ -21,6 +21,7 @@ use service::{
 };
 
 use crate::{
+    broker::{self as messages, Publishing, SimBroker},
     environment::SimEnvironment,
     executor::{Executor, Kind, ProcessId},
     faults::{Disaster, Faults},
@@ -30,7 +31,7 @@ use crate::{
         Delivery, Redis, SimWire,
         wire::{Hook, Pause},
     },
-    standin,
+    workload::ITEMS,
 };
 
 /// Longest that a step of a store takes when nothing is wrong, in microseconds.
@@ -39,6 +40,8 @@ const STEP_MICROS_MAX: u64 = 300;
 const SLOW_MICROS_MAX: u64 = 3_000_000;
 /// Latest that a late command arrives, in microseconds.
 const LATE_MICROS_MAX: u64 = 3_000_000;
+/// Furthest that a hand raises an item's epoch.
+const EPOCHS_MAX: u64 = 1_000;
 /// Most operations that the stock store forgets at once.
 const LOST_OPERATIONS_MAX: u64 = 12;
 
@@ -53,7 +56,9 @@ pub struct Stores {
     dice: Mutex<Dice>,
     ledger_down: Arc<AtomicBool>,
     ledger_restores: AtomicU64,
-    broker: Arc<standin::FakeBroker>,
+    broker: Arc<messages::Server>,
+    /// Each process' connection to it.
+    connections: Mutex<BTreeMap<ProcessId, Arc<SimBroker>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,7 +85,8 @@ impl Stores {
             dice: Mutex::new(Dice::new(dice.below(u64::MAX))),
             ledger_down: Arc::default(),
             ledger_restores: AtomicU64::default(),
-            broker: Arc::default(),
+            broker: messages::Server::new(),
+            connections: Mutex::default(),
         }
     }
 
@@ -125,8 +131,29 @@ impl Stores {
     }
 
     /// A process' way to the broker.
-    pub fn broker(&self, _process: ProcessId) -> Arc<dyn Broker> {
-        self.broker.clone()
+    pub fn broker(&self, process: ProcessId) -> Arc<dyn Broker> {
+        let faults = self.faults.clone();
+        let hook = Arc::new(move |_: &broker::Message| {
+            if faults.strike("confirm lost") {
+                Publishing::LoseConfirm
+            } else if faults.strike("event twice") {
+                Publishing::Twice
+            } else if faults.strike("event refused") {
+                Publishing::Refuse
+            } else {
+                Publishing::Pass
+            }
+        });
+        let connection = SimBroker::new(self.broker.clone(), pause(&self.executor, &self.faults, "broker slow"), hook);
+        if let Some(old) = lock(&self.connections).insert(process, connection.clone()) {
+            old.cut();
+        }
+        connection
+    }
+
+    /// The broker's server.
+    pub fn messages(&self) -> &messages::Server {
+        &self.broker
     }
 
     /// What becomes of commands to the stock store.
@@ -179,13 +206,38 @@ impl Stores {
                 redis.fail_back();
                 self.find_primary(cluster);
             }
+            // By a hand that means well: only a lease above it helps.
+            Disaster::StockEdited if executor.chance(250) => {
+                let item = ITEMS[usize::try_from(executor.below(ITEMS.len() as u64)).expect("an index")];
+                if redis.figures(redis.primary(), item).is_none() {
+                    return false;
+                }
+                let (key, by) = (format!("{{{item}}}:ledger"), (1 + executor.below(EPOCHS_MAX)).to_string());
+                redis.command(redis.primary(), &["HINCRBY", &key, "epoch", &by]);
+                executor.note("edit", || format!("epoch of {item} raised by {by}"));
+            }
             Disaster::StockEdited => {
                 let edit = redis.edit(&mut lock(&self.dice));
                 let Some(edit) = edit else { return false };
                 executor.note("edit", || edit);
             }
             Disaster::ScriptsFlushed => redis.flush_scripts(),
-            Disaster::BrokerDown | Disaster::BrokerCut | Disaster::QueueDeleted => return false,
+            Disaster::BrokerDown => {
+                self.broker.down();
+                cluster.later(|this| this.stores.broker.up());
+            }
+            Disaster::BrokerCut => {
+                let connections: Vec<Arc<SimBroker>> = lock(&self.connections).values().cloned().collect();
+                connections[cluster.draw(connections.len())].cut();
+            }
+            Disaster::QueueDeleted => {
+                let queue = queues::order_created().name;
+                // What is in it would be lost, as it would be with any broker.
+                if self.broker.messages(&queue).is_none_or(|messages| !messages.is_empty()) {
+                    return false;
+                }
+                self.broker.delete_queue(&queue);
+            }
             Disaster::Crash | Disaster::Freeze | Disaster::Stop | Disaster::ClockJumped => {
                 unreachable!("it happens to no store")
             }
@@ -213,6 +265,7 @@ impl Stores {
         self.ledger_down.store(false, Ordering::Relaxed);
         self.redis.start();
         self.redis.slow(Duration::ZERO);
+        self.broker.up();
         let processes: Vec<ProcessId> = lock(&self.wires).keys().copied().collect();
         processes.into_iter().for_each(|process| self.point(process));
     }
