@@ -30,6 +30,8 @@ pub const REST_MS: u64 = 5_000;
 pub const CALLERS_MS: u64 = 60_000;
 /// Fewest and most units that an item starts with.
 const STOCK: (u64, u64) = (4, 12);
+/// Units that come in at healing: enough for all who wait.
+const FIRST_UNITS: i64 = 50;
 /// Callers that hang up when nothing breaks.
 const HANG_UPS: u64 = 3;
 
@@ -152,7 +154,7 @@ impl Run {
             let (item, id) = (item(name), self.world.env().uuid());
             let request = keyed(&format!("first-{name}"), &item, 1, None);
             self.world.start(Box::pin(async move {
-                caller.restock(id, &item, 5).await;
+                caller.restock(id, &item, FIRST_UNITS).await;
                 while !caller.ordered(&request).await {
                     caller.pause(50).await;
                 }
