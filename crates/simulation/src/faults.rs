@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::executor::Executor;
 
 /// What may happen to a message, a call or a step, and how often at most, in a thousand.
-const STRIKES: [(&str, u64); 19] = [
+const STRIKES: [(&str, u64); 20] = [
     ("message lost", 60),
     ("message late", 150),
     ("message twice", 80),
@@ -21,6 +21,7 @@ const STRIKES: [(&str, u64); 19] = [
     ("ledger fails before", 60),
     ("ledger fails after", 60),
     ("ledger slow", 10),
+    ("commit late", 150),
     ("stock command lost", 15),
     ("stock answer lost", 15),
     ("stock command late", 15),

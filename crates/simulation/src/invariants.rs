@@ -62,6 +62,18 @@ pub fn i2(item: &Item, shelf: &Shelf, books: &Books) -> Holds {
     broken("I2", format!("{item} has received {} in the stock store, {received:?} in the ledger", shelf.received))
 }
 
+/// No stock server ever counts more in, or more sold, than the ledger: it has that from a lease, from events and restocks.
+pub fn never_ahead(item: &Item, shelf: &Shelf, books: &Books) -> Holds {
+    let (received, sold) = (books.received(item).unwrap_or(0), books.sold(item));
+    if shelf.received > received {
+        return broken("I2", format!("{item} has received {} in the stock store, {received} in the ledger", shelf.received));
+    }
+    if shelf.sold > sold {
+        return broken("I7", format!("{} {item} are sold in the stock store, {sold} in the ledger", shelf.sold));
+    }
+    Ok(())
+}
+
 /// Confirmed quantities are never more than what was received.
 pub fn i3(books: &Books) -> Holds {
     let mut sold: BTreeMap<&Item, i64> = BTreeMap::new();

@@ -108,13 +108,16 @@ impl Stores {
     /// An order process' way to the ledger.
     pub fn ledger(&self, env: Env) -> Arc<dyn Ledger> {
         let (faults, down) = (self.faults.clone(), self.ledger_down.clone());
-        let fates: Fates = Arc::new(move |_| {
+        let executor = self.executor.clone();
+        let fates: Fates = Arc::new(move |method| {
             if down.load(Ordering::Relaxed) {
                 Fate::Down
             } else if faults.strike("ledger fails before") {
                 Fate::LostBefore
             } else if faults.strike("ledger fails after") {
                 Fate::LostAfter
+            } else if method == "ledger: commit" && faults.strike("commit late") {
+                Fate::Slow(Duration::from_micros(executor.below(SLOW_MICROS_MAX)))
             } else {
                 Fate::Answered
             }
