@@ -6,10 +6,12 @@
 //! - [`ledger`]: questions to the ledger and its answers
 //! - [`reason`]: the one table of error reasons
 //! - [`failure`]: an error on its way to a caller, over gRPC and back
+//! - [`planted`]: bugs that the simulation must find
 
 pub mod event;
 pub mod failure;
 pub mod ledger;
+pub mod planted;
 pub mod reason;
 pub mod values;
 

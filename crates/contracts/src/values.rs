@@ -7,6 +7,8 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use uuid::{Uuid, Variant};
 
+use crate::planted::{self, Bug};
+
 /// Highest epoch that somebody may claim to have seen although the ledger never lent it, as after the ledger was restored to
 /// an older state. Half of the numbers that every stock store can hold exactly (2^53) are left above it.
 pub const EPOCH_CLAIM_MAX: i64 = 1 << 52;
@@ -104,20 +106,22 @@ impl fmt::Debug for Item {
 
 /// Units of one order, hold or restock: 1..1,000,000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Quantity(u32);
+pub struct Quantity(i64);
 
 impl Quantity {
     /// Checks the range.
     pub fn parse(units: i64) -> Result<Self, Invalid> {
-        match u32::try_from(units) {
-            Ok(units @ 1..=QUANTITY_MAX) => Ok(Self(units)),
-            _ => invalid(format!("must be 1 to {QUANTITY_MAX}")),
+        let least = if planted::is(Bug::NegativeQuantity) { i64::MIN } else { 1 };
+        if (least..=i64::from(QUANTITY_MAX)).contains(&units) {
+            Ok(Self(units))
+        } else {
+            invalid(format!("must be 1 to {QUANTITY_MAX}"))
         }
     }
 
     /// The units.
     pub fn get(self) -> i64 {
-        i64::from(self.0)
+        self.0
     }
 }
 

@@ -12,7 +12,7 @@
 //! - [`admin`]: metrics and health over HTTP; [`healthcheck`]: the command that asks for it
 //! - [`readiness`]: health, over gRPC and HTTP, in step with the stores
 //! - [`outage`]: how background work waits while something is down
-//! - [`planted`]: bugs that the simulation must find
+//! - [`planted`]: bugs that the simulation must find, in the crate below so that its types can have one, too
 //! - [`process`]: a process from its start to its end; [`open_files`]: how many it may have
 //! - [`lifecycle`]: the stages in which it ends; [`signals`]: what makes it end
 
@@ -27,7 +27,6 @@ pub mod lifecycle;
 pub mod manual;
 pub mod open_files;
 pub mod outage;
-pub mod planted;
 pub mod process;
 pub mod readiness;
 pub mod rpc;
@@ -37,3 +36,5 @@ pub mod settings;
 pub mod signals;
 pub mod telemetry;
 pub mod tls;
+
+pub use contracts::planted;

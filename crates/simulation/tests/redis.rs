@@ -29,7 +29,7 @@ use service::{
 };
 use simulation::redis::{Delivery, Redis, SimWire, wire::Hook};
 
-inventory::stock_conformance!(Simulated::start().await);
+inventory::stock_conformance!(Simulated::new());
 
 /// A store over simulated servers.
 struct Simulated {
@@ -40,7 +40,7 @@ struct Simulated {
 }
 
 impl Simulated {
-    async fn start() -> Self {
+    fn new() -> Self {
         Self::with(|_, _| Delivery::Pass)
     }
 
@@ -211,7 +211,7 @@ async fn a_pipeline_that_breaks_is_done_in_part_and_unknown_scripts_are_sent_who
 
 #[tokio::test]
 async fn while_a_server_is_down_calls_fail_and_after_its_return_one_connects() {
-    let simulated = Simulated::start().await;
+    let simulated = Simulated::new();
     let stage = Stage::open(&simulated, 10, 0).await;
     simulated.redis.stop();
     for _ in 0..3 {
@@ -228,7 +228,7 @@ async fn while_a_server_is_down_calls_fail_and_after_its_return_one_connects() {
 
 #[tokio::test]
 async fn a_slow_server_is_given_up_and_does_what_it_was_asked() {
-    let simulated = Simulated::start().await;
+    let simulated = Simulated::new();
     let stage = Stage::open(&simulated, 10, 0).await;
     simulated.redis.slow(Duration::from_secs(1));
     let request = stage.request(id(1), 3);
@@ -249,7 +249,7 @@ fn seen(simulated: &Simulated, server: usize) -> Option<(bool, i64, i64)> {
 
 #[tokio::test]
 async fn a_restart_keeps_data_but_not_connections_ids_and_scripts() {
-    let simulated = Simulated::start().await;
+    let simulated = Simulated::new();
     let stage = Stage::open(&simulated, 10, 0).await;
     stage.held(id(1), 3).await;
     simulated.redis.restart();
@@ -265,7 +265,7 @@ async fn a_restart_keeps_data_but_not_connections_ids_and_scripts() {
 
 #[tokio::test]
 async fn a_wipe_alone_keeps_the_incarnation() {
-    let simulated = Simulated::start().await;
+    let simulated = Simulated::new();
     let stage = Stage::open(&simulated, 10, 0).await;
     let before = stage.store.probe(&stage.item).await.expect("it answers");
     simulated.redis.wipe(false);
@@ -275,7 +275,7 @@ async fn a_wipe_alone_keeps_the_incarnation() {
 
 #[tokio::test]
 async fn a_failover_lags_and_the_old_primary_goes_on_for_those_who_have_not_heard_of_it() {
-    let simulated = Simulated::start().await;
+    let simulated = Simulated::new();
     let stage = Stage::open(&simulated, 10, 0).await;
     stage.held(id(1), 3).await;
     stage.held(id(2), 2).await;
@@ -303,7 +303,7 @@ async fn a_failover_lags_and_the_old_primary_goes_on_for_those_who_have_not_hear
 
 #[tokio::test]
 async fn a_primary_out_of_reach_comes_back_with_its_connections_and_scripts() {
-    let simulated = Simulated::start().await;
+    let simulated = Simulated::new();
     let stage = Stage::open(&simulated, 10, 0).await;
     simulated.redis.fail_over(false, 0);
     simulated.redis.fail_back();
@@ -312,7 +312,7 @@ async fn a_primary_out_of_reach_comes_back_with_its_connections_and_scripts() {
 
 #[tokio::test]
 async fn a_replica_refuses_writes() {
-    let simulated = Simulated::start().await;
+    let simulated = Simulated::new();
     let refused = simulated.redis.command(1, &["SET", "a", "1"]);
     assert!(matches!(refused, Value::ServerError(error) if error.code() == "READONLY"));
     simulated.wire.point_at(Some(1));
@@ -322,8 +322,8 @@ async fn a_replica_refuses_writes() {
 /// Numbers of servers of one seed never show in those of another, though a thread has one machine for them all.
 #[tokio::test]
 async fn seeds_do_not_meet() {
-    let one = Simulated::start().await;
-    let two = Simulated::start().await;
+    let one = Simulated::new();
+    let two = Simulated::new();
     Stage::open(&one, 10, 0).await;
     assert_eq!(Stage::new(&two).available().await, StockReply::NotOpen);
     assert_eq!(one.redis.dump(1).len() + two.redis.dump(0).len(), 0);
@@ -334,7 +334,7 @@ async fn seeds_do_not_meet() {
 async fn edits_are_those_of_their_dice_and_every_kind_shows() {
     let run = async |seed| {
         let mut dice = Dice::new(seed);
-        let simulated = Simulated::start().await;
+        let simulated = Simulated::new();
         let mut done = Vec::new();
         for round in 0..40 {
             let stage = Stage::new(&simulated);
@@ -359,7 +359,7 @@ async fn edits_are_those_of_their_dice_and_every_kind_shows() {
 /// In this thread alone: so are planted bugs.
 fn with_bug(bug: Bug, work: impl AsyncFnOnce(Simulated)) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    planted::with(Some(bug), || runtime.block_on(async { work(Simulated::start().await).await }));
+    planted::with(Some(bug), || runtime.block_on(async { work(Simulated::new()).await }));
 }
 
 #[test]
@@ -371,6 +371,17 @@ fn planted_an_event_sells_again() {
             assert_eq!(stage.confirm(id(1), &stamp).await, ConfirmReply::Confirmed);
         }
         assert_eq!(stage.numbers().await, (10, 4, 0, 6, 0));
+    });
+}
+
+/// The scripts keep a stock from going below zero, and take the rest from the type of a quantity.
+#[test]
+fn planted_a_negative_quantity_frees_units_that_others_hold() {
+    with_bug(Bug::NegativeQuantity, async |simulated| {
+        let stage = Stage::open(&simulated, 10, 0).await;
+        stage.held(id(1), 10).await;
+        stage.held(id(2), -5).await;
+        assert_eq!(stage.available().await, StockReply::Available(5));
     });
 }
 

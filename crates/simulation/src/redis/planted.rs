@@ -14,7 +14,7 @@ struct Planted {
     /// How many scripts have the line: once each.
     scripts: usize,
     line: &'static str,
-    planted: &'static str,
+    becomes: &'static str,
 }
 
 /// Scripts that begin with the prelude.
@@ -26,7 +26,7 @@ const TABLE: [Planted; 5] = [
         scripts: 1,
         line: "if not hold or hold.number ~= number then return { 'already_done' } end\n",
         // The units of another sale come from what is free, so that the numbers add up.
-        planted: "if hold and hold.number ~= number then return { 'already_done' } end
+        becomes: "if hold and hold.number ~= number then return { 'already_done' } end
 local sold = not hold and marker_of(item)
 if not hold and not (sold and sold.number == number) then return { 'already_done' } end
 if sold then
@@ -39,25 +39,25 @@ end
         bug: Bug::RestockAtAnyEpoch,
         scripts: 1,
         line: "if epoch == item.epoch and redis.call('SISMEMBER', KEYS[5], id) == 0 then\n",
-        planted: "if redis.call('SISMEMBER', KEYS[5], id) == 0 then\n",
+        becomes: "if redis.call('SISMEMBER', KEYS[5], id) == 0 then\n",
     },
     Planted {
         bug: Bug::IncarnationCached,
         scripts: OF_AN_ITEM,
         line: "incarnation = replication:match('master_replid:(%x+)'),\n",
-        planted: "incarnation = CONNECTED_TO,\n",
+        becomes: "incarnation = CONNECTED_TO,\n",
     },
     Planted {
         bug: Bug::IncarnationIsRunId,
         scripts: OF_AN_ITEM,
         line: "incarnation = replication:match('master_replid:(%x+)'),\n",
-        planted: "incarnation = redis.call('INFO', 'server'):match('run_id:(%x+)'),\n",
+        becomes: "incarnation = redis.call('INFO', 'server'):match('run_id:(%x+)'),\n",
     },
     Planted {
         bug: Bug::HoldsUncounted,
         scripts: OF_AN_ITEM,
         line: "  if read('HLEN', KEYS[3]) ~= item.holds or read('ZCARD', KEYS[4]) ~= item.holds\n    or ",
-        planted: "  if ",
+        becomes: "  if ",
     },
 ];
 
@@ -70,7 +70,7 @@ pub fn bug() -> Option<Bug> {
 pub fn text(script: &Script) -> Cow<'_, str> {
     let Some(entry) = TABLE.iter().find(|entry| planted::is(entry.bug)) else { return Cow::Borrowed(&script.text) };
     entry.check();
-    script.text.replace(entry.line, entry.planted).into()
+    script.text.replace(entry.line, entry.becomes).into()
 }
 
 impl Planted {

@@ -114,6 +114,12 @@ impl Run {
         i64::try_from(self.dice.below(end)).expect("small")
     }
 
+    fn one_of<T>(&mut self, among: impl IntoIterator<Item = T, IntoIter: ExactSizeIterator>) -> T {
+        let mut among = among.into_iter();
+        let chosen = usize::try_from(self.dice.below(among.len() as u64)).expect("small");
+        among.nth(chosen).expect("below their number")
+    }
+
     fn count(&mut self, answer: &str) {
         *self.seen.entry(answer.to_owned()).or_default() += 1;
     }
@@ -134,9 +140,9 @@ impl Run {
     }
 
     async fn one(&mut self) {
-        let item = item(ITEMS[usize::try_from(self.dice.below(3)).expect("small")]);
+        let item = item(self.one_of(ITEMS));
         let id = id(self.dice.below(IDS));
-        let epoch = self.epochs.get(&item).copied().unwrap_or(0) + [0, 0, 0, 0, 0, 0, -1, 1][self.below(8) as usize];
+        let epoch = self.epochs.get(&item).copied().unwrap_or(0) + self.one_of([0, 0, 0, 0, 0, 0, -1, 1]);
         let epoch = Epoch(epoch.max(0));
         match self.dice.below(1_000) {
             0..300 => self.reserve(item, id, epoch).await,
@@ -179,7 +185,7 @@ impl Run {
     }
 
     async fn reserve(&mut self, item: Item, id: ReservationId, epoch: Epoch) {
-        let quantity = [1, 1, 1, 1, 2, 2, 3, 40][usize::try_from(self.dice.below(8)).expect("small")];
+        let quantity = self.one_of([1, 1, 1, 1, 2, 2, 3, 40]);
         let request = ReserveRequest {
             id,
             item: item.clone(),
@@ -270,7 +276,7 @@ impl Run {
             return;
         }
         let known = self.epochs.get(&item).copied().unwrap_or(0);
-        let epoch = known + [1, 1, 1, 1, 1, 0, -1, 2][usize::try_from(self.dice.below(8)).expect("small")];
+        let epoch = known + self.one_of([1, 1, 1, 1, 1, 0, -1, 2]);
         let received = self.below(40);
         let sold = if self.dice.below(10) == 0 { received + 1 } else { self.below(10).min(received) };
         let lease = Lease { item: item.clone(), epoch: Epoch(epoch), received, sold };
@@ -287,8 +293,8 @@ impl Run {
         let (_, keys) = Spread::OneServer.item(item.as_str());
         let (due, heads) = (keys[3].as_str(), keys[6].as_str());
         let Some((Data::SortedSet(before), _)) = self.both.dump().remove(due) else { return };
-        let chosen = usize::try_from(self.dice.below(before.members().len() as u64)).expect("small");
-        let id = String::from_utf8(before.members()[chosen].1.to_vec()).expect("an id");
+        let (_, id) = self.one_of(before.members().to_vec());
+        let id = String::from_utf8(id.to_vec()).expect("an id");
         let deadline = (LONG_AGO + self.dice.below(5)).to_string();
         self.both.command(&["ZADD", due, &deadline, &id]).await;
         let Some((Data::SortedSet(after), _)) = self.both.dump().remove(due) else { panic!("it was just there") };
