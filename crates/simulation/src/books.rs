@@ -1,6 +1,6 @@
 //! What stands in the simulated stores, as the invariants read it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use contracts::values::{Epoch, Item, ReservationId, Stamp};
 use order::ledger::Fingerprint;
@@ -39,8 +39,8 @@ pub struct Lent {
 pub struct Books {
     /// Confirmed.
     pub orders: BTreeMap<ReservationId, Booked>,
-    /// Aborted.
-    pub tombstones: BTreeSet<ReservationId>,
+    /// Aborted, with the item and its epoch.
+    pub tombstones: BTreeMap<ReservationId, (Item, Epoch)>,
     /// By item.
     pub leases: BTreeMap<Item, Lent>,
     /// With item, units and the epoch at which each was journalled.
@@ -59,7 +59,7 @@ impl Books {
         let mut books = Self::default();
         for (id, verdict) in &tables.verdicts {
             let (Some(order), Some(stamp)) = (&verdict.order, verdict.stamp()) else {
-                books.tombstones.insert(*id);
+                books.tombstones.insert(*id, (verdict.item.clone(), verdict.epoch));
                 continue;
             };
             let key = order.key.as_ref().map(|(key, fingerprint)| (key.as_str().to_owned(), *fingerprint));
@@ -82,6 +82,19 @@ impl Books {
     pub fn received(&self, item: &Item) -> Option<i64> {
         let restocked: i64 = self.restocks.values().filter(|restock| restock.0 == *item).map(|restock| restock.1).sum();
         Some(self.leases.get(item)?.initial + restocked)
+    }
+
+    /// The item's newest lease.
+    pub fn epoch(&self, item: &Item) -> Epoch {
+        self.leases.get(item).map_or(Epoch::NONE, |lent| lent.epoch)
+    }
+
+    /// What a lease of this epoch has counted: units received, and units sold, under the epochs before it.
+    pub fn before(&self, item: &Item, epoch: Epoch) -> (i64, i64) {
+        let restocks = self.restocks.values().filter(|(of, _, at)| of == item && *at < epoch);
+        let orders = self.orders.values().filter(|order| order.stamp.item == *item && order.stamp.epoch < epoch);
+        let initial = self.leases.get(item).map_or(0, |lent| lent.initial);
+        (initial + restocks.map(|(_, units, _)| units).sum::<i64>(), orders.map(|order| order.quantity).sum())
     }
 
     /// Units of confirmed orders.

@@ -89,7 +89,11 @@ impl Caller {
 
     fn note_failure(&self, what: &'static str, failure: Option<Failure>) {
         let Some(Failure { reason, .. }) = failure else { return };
-        self.history.note(if is_unknown(reason) { Event::Unknown(what, reason) } else { Event::Declined(what, reason) });
+        self.history.note(if is_unknown(reason) {
+            Event::Unknown(what, reason)
+        } else {
+            Event::Declined(what, reason)
+        });
     }
 
     /// Orders, as often as its patience lasts.

@@ -26,8 +26,10 @@ pub enum Kind {
     Network,
     /// What breaks things.
     Faults,
-    /// A handler of a call, until its caller hangs up.
-    Handler,
+    /// A handler of a call to an order service, until its caller hangs up.
+    OrderCall,
+    /// A handler of a call to an inventory service.
+    StockCall,
     /// An order being placed, in a task of its own.
     PlaceOrder,
     /// The commit loop.
@@ -45,6 +47,9 @@ pub enum Kind {
     /// Another task that a service has started.
     Work,
 }
+
+/// How many kinds there are.
+const KINDS: usize = Kind::Work as usize + 1;
 
 /// A process: its tasks die and freeze together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,6 +98,8 @@ pub struct Waits {
     pub leaves: Vec<&'static str>,
     /// Sleeps: which, and how long each is in all, in microseconds.
     pub sleeps: Vec<(u64, u64)>,
+    /// The last call of a port that it waited in.
+    pub last: Option<&'static str>,
 }
 
 /// Tasks that want to be polled.
@@ -133,6 +140,8 @@ struct State {
     schedule: Dice,
     ids: Dice,
     tasks: Vec<Option<Task>>,
+    /// Tasks by kind.
+    running: [usize; KINDS],
     free: BTreeSet<usize>,
     task_number: u64,
     timers: BTreeMap<(u64, u64), Waker>,
@@ -172,6 +181,7 @@ impl Executor {
             schedule: fork(&mut dice),
             ids: fork(&mut dice),
             tasks: Vec::new(),
+            running: [0; KINDS],
             free: BTreeSet::new(),
             task_number: 0,
             timers: BTreeMap::new(),
@@ -284,6 +294,7 @@ impl Executor {
         let waker = Waker::from(woken.clone());
         let task =
             Task { number, process, kind, future: Some(future), waker, woken: woken.clone(), waits: Waits::default() };
+        state.running[kind as usize] += 1;
         if slot == state.tasks.len() {
             state.tasks.push(Some(task));
         } else {
@@ -302,16 +313,16 @@ impl Executor {
         drop(dead);
     }
 
-    /// What a task is, and what it waits in, if it is still there.
-    pub fn look(&self, task: TaskId) -> Option<(ProcessId, Kind, Waits)> {
+    /// Whether a task, if it is still there, is one that is looked for; then its process.
+    pub fn find(&self, task: TaskId, mut wanted: impl FnMut(Kind, &Waits) -> bool) -> Option<ProcessId> {
         let state = self.state();
         let found = state.tasks.get(task.slot)?.as_ref().filter(|found| found.number == task.number)?;
-        Some((found.process, found.kind, found.waits.clone()))
+        wanted(found.kind, &found.waits).then_some(found.process)
     }
 
     /// Tasks of this kind.
     pub fn running(&self, kind: Kind) -> usize {
-        self.state().tasks.iter().flatten().filter(|task| task.kind == kind).count()
+        self.state().running[kind as usize]
     }
 
     /// Tasks of a process.
@@ -392,9 +403,12 @@ impl Executor {
         let mut state = self.state();
         let (id, waits) = state.waits()?;
         waits.leaves.push(leaf);
+        waits.last = Some(leaf);
         let task = state.tasks[id.slot].as_mut()?;
         if task.kind == Kind::Work && leaf == OPENING_LEAF {
             task.kind = Kind::Lease;
+            state.running[Kind::Work as usize] -= 1;
+            state.running[Kind::Lease as usize] += 1;
         }
         Some(id)
     }
@@ -521,8 +535,10 @@ impl State {
         if task.as_ref().is_none_or(|task| task.number != id.number) {
             return None;
         }
+        let dead = task.take()?;
         self.free.insert(id.slot);
-        task.take()
+        self.running[dead.kind as usize] -= 1;
+        Some(dead)
     }
 }
 

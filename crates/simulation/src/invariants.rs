@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use contracts::values::{Epoch, Item, ReservationId, Stamp};
+use contracts::values::{Epoch, Item, Lease, ReservationId, Stamp};
 
 use crate::{
     books::{Booked, Books, Shelf},
@@ -66,7 +66,10 @@ pub fn i2(item: &Item, shelf: &Shelf, books: &Books) -> Holds {
 pub fn never_ahead(item: &Item, shelf: &Shelf, books: &Books) -> Holds {
     let (received, sold) = (books.received(item).unwrap_or(0), books.sold(item));
     if shelf.received > received {
-        return broken("I2", format!("{item} has received {} in the stock store, {received} in the ledger", shelf.received));
+        return broken(
+            "I2",
+            format!("{item} has received {} in the stock store, {received} in the ledger", shelf.received),
+        );
     }
     if shelf.sold > sold {
         return broken("I7", format!("{} {item} are sold in the stock store, {sold} in the ledger", shelf.sold));
@@ -97,9 +100,59 @@ pub fn i4(id: ReservationId, order: &Booked, held: &HashMap<HoldKey, i64>) -> Ho
     }
 }
 
-/// An id gets at most one verdict, and an order stays as it is.
+/// Under its item's newest lease.
+pub fn i4_newest(id: ReservationId, order: &Booked, before: &Books, now: &Books) -> Holds {
+    let (item, epoch) = (&order.stamp.item, order.stamp.epoch);
+    if [before, now].iter().any(|books| books.epoch(item) == epoch) {
+        return Ok(());
+    }
+    broken("I4", format!("order {id} is of {:?}, when the newest lease is {}", order.stamp, now.epoch(item)))
+}
+
+/// No two holds have one stamp.
+pub fn i4_stamp(id: ReservationId, stamp: &Stamp, other: Option<&ReservationId>) -> Holds {
+    match other {
+        Some(other) if *other != id => broken("I4", format!("{other} and {id} are both holds of {stamp:?}")),
+        _ => Ok(()),
+    }
+}
+
+/// A lease has counted exactly what came before it.
+pub fn i7_lease(lease: &Lease, books: &Books) -> Holds {
+    let (received, sold) = books.before(&lease.item, lease.epoch);
+    if (lease.received, lease.sold) == (received, sold) {
+        return Ok(());
+    }
+    broken("I7", format!("{lease:?} was lent, and before it {received} were received and {sold} sold"))
+}
+
+/// A lease is loaded once.
+pub fn i7_loaded(item: &Item, shelf: &Shelf, before: Option<&Shelf>, used: &HashSet<(Item, Epoch)>) -> Holds {
+    let is_load = before.is_none_or(|before| before.epoch != shelf.epoch);
+    if is_load && used.contains(&(item.clone(), shelf.epoch)) {
+        return broken("I7", format!("lease {} of {item} was loaded again, after holds were made of it", shelf.epoch));
+    }
+    Ok(())
+}
+
+/// No order that stands is fenced.
+pub fn i6_fenced(id: ReservationId, stamp: &Stamp, books: &Books) -> Holds {
+    match books.orders.get(&id) {
+        Some(order) if order.stamp == *stamp => broken("I6", format!("order {id} stands, and its commit was fenced")),
+        _ => Ok(()),
+    }
+}
+
+/// An id gets at most one verdict, and an order stays as it is. A verdict is forgotten only once no hold of that id can be
+/// committed any more.
 pub fn i5_one_verdict(before: &Books, now: &Books) -> Holds {
-    for id in &now.tombstones {
+    for (id, (item, epoch)) in before.tombstones.iter().filter(|(id, _)| !now.tombstones.contains_key(id)) {
+        let newest = now.epoch(item);
+        if newest <= *epoch {
+            return broken("I5", format!("the tombstone of {id}, {item} {epoch}, is gone at epoch {newest}"));
+        }
+    }
+    for id in now.tombstones.keys() {
         if now.orders.contains_key(id) || before.orders.contains_key(id) {
             return broken("I5", format!("{id} is an order and aborted"));
         }
@@ -223,7 +276,7 @@ pub fn i10_events(books: &Books, dead_letters: usize) -> Holds {
 
 /// At rest nothing is held, and every open item is of the ledger's epoch.
 pub fn i10_item(item: &Item, shelf: &Shelf, books: &Books) -> Holds {
-    let epoch = books.leases.get(item).map_or(Epoch::NONE, |lent| lent.epoch);
+    let epoch = books.epoch(item);
     if shelf.held == 0 && shelf.epoch == epoch {
         return Ok(());
     }

@@ -102,7 +102,10 @@ fn one(seed: u64, whole: bool) -> ExitCode {
     }
     let Some(failed) = &outcome.failed else {
         let (steps, seconds) = (outcome.steps, outcome.lasted.as_secs_f64());
-        say(&format!("seed {seed} is well: {steps} steps, {seconds:.1} virtual seconds, trace {:032x}\n", outcome.hash));
+        say(&format!(
+            "seed {seed} is well: {steps} steps, {seconds:.1} virtual seconds, trace {:032x}\n",
+            outcome.hash
+        ));
         return ExitCode::SUCCESS;
     };
     say(&report::failure(&outcome, failed));
@@ -155,7 +158,9 @@ fn search(bugs: &[Bug], seeds: u64) -> ExitCode {
     let mut missed = false;
     for bug in bugs {
         match planted::search(*bug, seeds) {
-            Some((seed, violation)) => say(&format!("{bug:<24} seed {seed:>5}  {violation}\n", bug = format!("{bug:?}"))),
+            Some((seed, violation)) => {
+                say(&format!("{bug:<24} seed {seed:>5}  {violation}\n", bug = format!("{bug:?}")))
+            }
             None => {
                 missed = true;
                 say(&format!("{bug:?} is not found within {seeds} seeds\n"));

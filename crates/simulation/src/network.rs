@@ -211,7 +211,8 @@ impl Cluster {
                 this.faults.delay(way).await;
                 let way = Way { cluster: this.clone(), reply };
                 let Some(host) = this.host(peer) else { return way.send(Err(Trouble::Unsent)) };
-                let env = SimEnvironment::of(&this.executor, peer, Kind::Handler);
+                let kind = host.kind();
+                let env = SimEnvironment::of(&this.executor, peer, kind);
                 let call = Call::new(&*env, timeout, id);
                 let mut request = Request::new(message);
                 request.extensions_mut().insert(call.clone());
@@ -219,7 +220,7 @@ impl Cluster {
                     let answer = call.bounded(&env, send(host, request).map(Ok)).await;
                     way.send(Ok(answer.unwrap_or_else(|failure| Err(failure.into()))));
                 };
-                if let Some(task) = this.executor.start(peer, Kind::Handler, Box::pin(handler)) {
+                if let Some(task) = this.executor.start(peer, kind, Box::pin(handler)) {
                     handlers.lock().unwrap_or_else(PoisonError::into_inner).push(task);
                 }
             }

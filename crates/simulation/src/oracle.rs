@@ -20,7 +20,7 @@ use std::{
 use broker::queues;
 use contracts::{
     Reason,
-    values::{Epoch, Item, ReservationId},
+    values::{Epoch, Item, ReservationId, Stamp},
 };
 use uuid::Uuid;
 
@@ -44,9 +44,14 @@ pub struct Oracle {
     books_version: u64,
     shelves: Shelves,
     shelves_version: u64,
-    faults: u64,
-    /// Leases whose numbers a fault has changed.
+    hands: u64,
+    losses: u64,
+    /// Leases whose numbers a hand may have changed.
     touched: HashSet<(Item, Epoch)>,
+    /// Leases of which holds were made.
+    used: HashSet<(Item, Epoch)>,
+    /// The hold of each stamp.
+    stamps: HashMap<Stamp, ReservationId>,
     /// Every hold that a stock store ever answered, with its units.
     held: HashMap<HoldKey, i64>,
     /// Those whose sale a store has answered, or that it belongs to a lease that has passed.
@@ -79,8 +84,11 @@ impl Oracle {
             books_version: 0,
             shelves: Shelves::new(),
             shelves_version: 0,
-            faults: 0,
+            hands: 0,
+            losses: 0,
             touched: HashSet::new(),
+            used: HashSet::new(),
+            stamps: HashMap::new(),
             held: HashMap::new(),
             had_effect: HashSet::new(),
             newest: HashMap::new(),
@@ -135,6 +143,10 @@ impl Oracle {
         let seen = self.watch.take();
         for seen in &seen {
             if let Seen::Held(id, stamp, quantity) = seen {
+                let is_touched = self.touched.contains(&(stamp.item.clone(), stamp.epoch));
+                let other = self.stamps.insert(stamp.clone(), *id);
+                rule::i4_stamp(*id, stamp, other.as_ref().filter(|_| !is_touched))?;
+                self.used.insert((stamp.item.clone(), stamp.epoch));
                 self.held.insert((*id, stamp.clone()), quantity.get());
             }
         }
@@ -156,6 +168,7 @@ impl Oracle {
         rule::i5_one_verdict(&self.books, &now)?;
         for (id, order) in now.orders.iter().filter(|(id, _)| !self.books.orders.contains_key(id)) {
             rule::i4(*id, order, &self.held)?;
+            rule::i4_newest(*id, order, &self.books, &now)?;
             rule::i6_orders(*id, order, &self.orders, &self.requests)?;
             if let Some((key, _)) = &order.key {
                 self.orders.insert(key.clone(), *id);
@@ -165,7 +178,7 @@ impl Oracle {
             }
         }
         rule::i12_books(&now)?;
-        self.aborted.extend(&now.tombstones);
+        self.aborted.extend(now.tombstones.keys());
         self.books = now;
         Ok(())
     }
@@ -176,21 +189,25 @@ impl Oracle {
             return Ok(());
         }
         self.shelves_version = version;
-        let faults = world.faults_done();
-        let by_fault = faults != self.faults;
-        self.faults = faults;
+        let (hands, losses) = world.redis().touched();
+        let (by_hand, lost) = (hands != self.hands, losses != self.losses);
+        (self.hands, self.losses) = (hands, losses);
         let now = Shelf::read_all(world.redis());
         for (place, shelf) in &now {
-            let before = self.shelves.get(place);
+            let (before, lease) = (self.shelves.get(place), (place.1.clone(), shelf.epoch));
+            if by_hand {
+                // What a hand has done may show later only.
+                self.touched.insert(lease.clone());
+            }
             if before == Some(shelf) {
                 continue;
             }
-            rule::i1(&place.1, before, shelf, by_fault)?;
-            if by_fault {
-                // Two hands may make numbers that add up and are wrong, which nobody can see before the next lease.
-                self.touched.insert((place.1.clone(), shelf.epoch));
-            } else if !self.touched.contains(&(place.1.clone(), shelf.epoch)) {
+            rule::i1(&place.1, before, shelf, by_hand || lost)?;
+            if !by_hand && !self.touched.contains(&lease) {
                 rule::never_ahead(&place.1, shelf, &self.books)?;
+                if !lost {
+                    rule::i7_loaded(&place.1, shelf, before, &self.used)?;
+                }
             }
         }
         self.shelves = now;
@@ -210,6 +227,8 @@ impl Oracle {
                 self.had_effect.insert((id, stamp));
                 Ok(())
             }
+            Seen::Lent(lease) => rule::i7_lease(&lease, &self.books),
+            Seen::Fenced(id, stamp) => rule::i6_fenced(id, &stamp, &self.books),
             Seen::Released(id, stamp) => rule::i5_released(id, &stamp, &self.books, &self.aborted),
             Seen::Newest(item, epoch) => {
                 let newest = self.newest.entry(item).or_default();

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::{
     executor::{Executor, TaskId},
     faults::Faults,
+    watch::Watch,
 };
 
 /// What all ports of a process share.
@@ -25,6 +26,7 @@ use crate::{
 pub struct Port {
     pub executor: Executor,
     pub faults: Arc<Faults>,
+    pub watch: Arc<Watch>,
 }
 
 /// The task polled now waits in a port.
@@ -85,7 +87,9 @@ pub struct Ported<T: ?Sized> {
 #[async_trait]
 impl Ledger for Ported<dyn Ledger> {
     async fn commit(&self, orders: &[NewOrder]) -> Result<Vec<Result<CommitOutcome, LedgerError>>, LedgerError> {
-        self.port.noted("ledger.commit", self.inner.commit(orders)).await
+        let outcomes = self.port.noted("ledger.commit", self.inner.commit(orders)).await?;
+        self.port.watch.committed(orders, &outcomes);
+        Ok(outcomes)
     }
 
     async fn order_by_key(&self, key: &RequestKey) -> Result<Option<KeyedOrder>, LedgerError> {

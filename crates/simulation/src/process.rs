@@ -18,7 +18,7 @@ use service::environment::Env;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    awaits::waits,
+    awaits::{self, Place},
     environment::SimEnvironment,
     executor::{Executor, Kind, ProcessId},
     faults::Faults,
@@ -38,6 +38,14 @@ pub enum Host {
 }
 
 impl Host {
+    /// Of its handlers.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Order(..) => Kind::OrderCall,
+            Self::Inventory(_) => Kind::StockCall,
+        }
+    }
+
     /// `orders.v1.OrderService`.
     pub fn orders(&self) -> &OrderApi {
         match self {
@@ -92,7 +100,7 @@ pub struct Cluster {
     pub watch: Arc<Watch>,
     sizes: Sizes,
     lives: Mutex<BTreeMap<ProcessId, Life>>,
-    crashed: Mutex<BTreeMap<(Kind, &'static str), u64>>,
+    crashed: Mutex<BTreeMap<Place, u64>>,
     restarts: Mutex<u64>,
 }
 
@@ -136,7 +144,7 @@ impl Cluster {
     }
 
     /// How often each kind of task was crashed in what it was waiting in.
-    pub fn crashed(&self) -> BTreeMap<(Kind, &'static str), u64> {
+    pub fn crashed(&self) -> BTreeMap<Place, u64> {
         lock(&self.crashed).clone()
     }
 
@@ -162,7 +170,7 @@ impl Cluster {
     }
 
     fn port(&self) -> Port {
-        Port { executor: self.executor.clone(), faults: self.faults.clone() }
+        Port { executor: self.executor.clone(), faults: self.faults.clone(), watch: self.watch.clone() }
     }
 
     fn boot_order(self: &Arc<Self>, process: ProcessId, env: Env, stop: &CancellationToken) -> Host {
@@ -217,7 +225,7 @@ impl Cluster {
         let life = lock(&self.lives).remove(&process);
         drop(life);
         let dead = self.executor.end(process);
-        dead.into_iter().map(|(kind, waiting)| (kind, waits(&waiting))).collect()
+        dead.into_iter().map(|(kind, waits)| (kind, awaits::leaves(kind, &waits))).collect()
     }
 
     fn come_back(self: &Arc<Self>, process: ProcessId) {

@@ -57,6 +57,10 @@ struct State {
     primary: usize,
     /// Grows with everything that may have changed what a server has.
     version: u64,
+    /// Commands of an operator's.
+    hands: u64,
+    /// Times that data was replaced by older or other data.
+    losses: u64,
     /// What is on its way, by number.
     letters: BTreeMap<u64, Letter>,
     letters_sent: u64,
@@ -132,12 +136,30 @@ impl Redis {
         });
         servers[1].replid = Arc::clone(&servers[0].replid);
         let (letters, letters_sent) = (BTreeMap::new(), 0);
-        Arc::new(Self { clock, state: Mutex::new(State { dice, servers, primary: 0, version: 0, letters, letters_sent }) })
+        Arc::new(Self {
+            clock,
+            state: Mutex::new(State {
+                dice,
+                servers,
+                primary: 0,
+                version: 0,
+                hands: 0,
+                losses: 0,
+                letters,
+                letters_sent,
+            }),
+        })
     }
 
     /// Grows with everything that may have changed what a server has.
     pub fn version(&self) -> u64 {
         self.state().version
+    }
+
+    /// How often an operator's command was done, and how often a server's data was replaced by other data.
+    pub fn touched(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.hands, state.losses)
     }
 
     /// The time that the servers have, in microseconds since 1970.
@@ -187,6 +209,7 @@ impl Redis {
         self.restart();
         let state = &mut *self.state();
         state.version += 1;
+        state.losses += 1;
         state.servers[state.primary].keys.roll_back(operations);
     }
 
@@ -229,6 +252,7 @@ impl Redis {
         }
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         state.version += 1;
+        state.hands += 1;
         state.servers[server].command(now, &words).value()
     }
 
@@ -298,6 +322,7 @@ impl State {
     /// Makes the other server primary, with the present one's data but for the last operations.
     fn promote_other(&mut self, lag_operations: usize) {
         self.version += 1;
+        self.losses += 1;
         let mut keys = self.servers[self.primary].keys.clone();
         keys.roll_back(lag_operations);
         self.primary = 1 - self.primary;

@@ -33,7 +33,7 @@ const STOCK: (u64, u64) = (4, 12);
 /// Units that come in at healing: enough for all who wait.
 const FIRST_UNITS: i64 = 50;
 /// Callers that hang up when nothing breaks.
-const HANG_UPS: u64 = 3;
+const HANG_UPS: u64 = 12;
 
 /// What kind of promise was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +203,7 @@ impl Run {
         let caller = self.caller(2_000);
         let patience = |hang_up_ms| Patience { timeout_ms: 5_000, tries: 1, hang_up_ms, again: false };
         let hang_ups: Vec<_> =
-            hung_up.iter().map(|request| (request.clone(), patience(Some(1 + dice.below(12))))).collect();
+            hung_up.iter().map(|request| (request.clone(), patience(Some(1 + dice.below(6))))).collect();
         let keys = keys.to_vec();
         self.world.start(Box::pin(async move {
             for (item, id) in restocks {
@@ -225,9 +225,8 @@ impl Run {
         if let Some(dead) = keys.iter().find(|request| !sold(request)) {
             return Err(late("I6", format!("{dead:?} can never be ordered again")));
         }
-        let began = |request: &OrderRequest| {
-            self.oracle.was_held(reservation_id(&request.identity, &request.fingerprint(), 0))
-        };
+        let began =
+            |request: &OrderRequest| self.oracle.was_held(reservation_id(&request.identity, &request.fingerprint(), 0));
         match hung_up.iter().find(|request| began(request) && !sold(request)) {
             None => Ok(()),
             Some(request) => Err(late("ends", format!("{request:?} ended with its caller, after its hold was made"))),

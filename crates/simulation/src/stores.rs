@@ -15,10 +15,7 @@ use inventory::stock::{
     redis::{RedisStock, keys::Spread},
 };
 use order::ledger::Ledger;
-use service::{
-    environment::Env,
-    manual::Dice,
-};
+use service::{environment::Env, manual::Dice};
 
 use crate::{
     broker::{self as messages, Publishing, SimBroker},

@@ -17,6 +17,7 @@ use inventory::{
         RestockReply, StockError, StockReply, StockStore,
     },
 };
+use order::ledger::{CommitOutcome, LedgerError, NewOrder};
 use service::call::Call;
 use uuid::Uuid;
 
@@ -31,6 +32,10 @@ pub enum Seen {
     Superseded(ReservationId, Stamp),
     /// The stock store answered that it gave the hold back.
     Released(ReservationId, Stamp),
+    /// The ledger lent stock.
+    Lent(Lease),
+    /// The ledger fenced an order.
+    Fenced(ReservationId, Stamp),
     /// The ledger told an item's newest epoch.
     Newest(Item, Epoch),
     /// The consumer told the broker that it has handled this event.
@@ -58,6 +63,15 @@ impl Watch {
     /// A process' stock store.
     pub fn store(self: &Arc<Self>, store: Arc<dyn StockStore>) -> Arc<dyn StockStore> {
         Arc::new(Watched { inner: store, watch: self.clone() })
+    }
+
+    /// What an order process was told of its commits.
+    pub fn committed(&self, orders: &[NewOrder], outcomes: &[Result<CommitOutcome, LedgerError>]) {
+        for (order, outcome) in orders.iter().zip(outcomes) {
+            if matches!(outcome, Ok(CommitOutcome::Fenced(_))) {
+                self.note(Seen::Fenced(order.id, order.stamp.clone()));
+            }
+        }
     }
 
     /// An inventory process' ledger.
@@ -148,7 +162,11 @@ impl StockStore for Watched<dyn StockStore> {
 #[async_trait]
 impl StockLedger for Watched<dyn StockLedger> {
     async fn open_stock(&self, call: &Call, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, Failure> {
-        self.inner.open_stock(call, item, initial, dead).await
+        let outcome = self.inner.open_stock(call, item, initial, dead).await?;
+        if let OpenOutcome::Lease(lease) = &outcome {
+            self.watch.note(Seen::Lent(lease.clone()));
+        }
+        Ok(outcome)
     }
 
     async fn stock(&self, call: &Call, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, Failure> {

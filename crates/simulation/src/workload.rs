@@ -150,7 +150,12 @@ impl Planner {
         let timeouts = [250, 1_000, 3_000, 5_000];
         let timeout_ms = timeouts[usize::try_from(self.below(4)).expect("an index")];
         let hang_up_ms = self.chance(15).then(|| self.below(60));
-        Patience { timeout_ms, tries: 1 + u32::try_from(self.below(4)).expect("small"), hang_up_ms, again: self.chance(20) }
+        Patience {
+            timeout_ms,
+            tries: 1 + u32::try_from(self.below(4)).expect("small"),
+            hang_up_ms,
+            again: self.chance(20),
+        }
     }
 
     fn unkeyed(&mut self, item: Item, quantity: i64, hold: Option<ReservationId>) -> Arc<OrderRequest> {
@@ -163,8 +168,7 @@ impl Planner {
         let contents: Vec<(Item, i64)> = (0..KEYS).map(|_| (self.item(), self.quantity())).collect();
         for _ in 0..KEYED {
             let key = usize::try_from(self.below(KEYS as u64)).expect("an index");
-            let (item, quantity) =
-                if self.chance(80) { contents[key].clone() } else { (self.item(), self.quantity()) };
+            let (item, quantity) = if self.chance(80) { contents[key].clone() } else { (self.item(), self.quantity()) };
             let request = keyed(&format!("key-{key}"), &item, quantity, None);
             let at = self.moment();
             // Some at once, as from a client that clicks twice.

@@ -18,7 +18,8 @@ use futures::future::BoxFuture;
 use service::{call::Call, environment::Env, manual::Dice, rpc_client::Repeat};
 
 use crate::{
-    awaits::{PLACES, waits},
+    awaits::{self, Place},
+    broker as messages,
     environment::SimEnvironment,
     executor::{Executor, Kind, ProcessId, Step, TaskId},
     faults::Faults,
@@ -87,8 +88,7 @@ pub struct World {
 
 /// Where a crash is to hit: a task of this kind that waits there, at so many visits from now.
 struct Aim {
-    kind: Kind,
-    leaf: &'static str,
+    place: Place,
     visits: u64,
 }
 
@@ -113,10 +113,11 @@ impl World {
             default_stock: options.default_stock,
             hold_ttl: Ttl::parse_seconds(options.hold_ttl_seconds).expect("seconds that a hold may last"),
         };
+        let places = awaits::places();
         let aims = (0..if options.faults { AIMS } else { 0 }).map(|_| {
-            let place = usize::try_from(dice.below(PLACES.len() as u64)).expect("an index");
-            let (kind, leaf) = PLACES[place];
-            Aim { kind, leaf, visits: 1 + dice.below(AIM_VISITS_MAX) }
+            let place = places[usize::try_from(dice.below(places.len() as u64)).expect("an index")];
+            let late = if dice.below(2) == 0 { dice.below(AIM_VISITS_MAX) } else { 0 };
+            Aim { place, visits: 1 + late }
         });
         let aims = aims.collect();
         let cluster = Cluster::new(executor.clone(), faults, stores, sizes);
@@ -181,13 +182,17 @@ impl World {
         if self.aims.is_empty() {
             return;
         }
-        let Some((process, kind, waiting)) = self.executor.look(task) else { return };
-        let Some(at) = self.aims.iter().position(|aim| aim.kind == kind && waits(&waiting).contains(&aim.leaf)) else {
-            return;
-        };
-        self.aims[at].visits -= 1;
-        if self.aims[at].visits == 0 {
-            self.aims.swap_remove(at);
+        let mut hit = None;
+        let aims = &mut self.aims;
+        let process = self.executor.find(task, |kind, waits| {
+            let is_hit = |aim: &Aim| kind == aim.place.0 && awaits::leaves(kind, waits).contains(&aim.place.1);
+            hit = aims.iter().position(is_hit);
+            hit.is_some()
+        });
+        let (Some(process), Some(hit)) = (process, hit) else { return };
+        self.aims[hit].visits -= 1;
+        if self.aims[hit].visits == 0 {
+            self.aims.swap_remove(hit);
             self.cluster.crash(process);
         }
     }
@@ -246,6 +251,11 @@ impl World {
         self.cluster.stores.redis()
     }
 
+    /// The broker's server.
+    pub fn broker(&self) -> &messages::Server {
+        self.cluster.stores.messages()
+    }
+
     /// What passed between services and stores.
     pub fn watch(&self) -> Arc<Watch> {
         self.cluster.watch.clone()
@@ -267,7 +277,7 @@ impl World {
     }
 
     /// How often each kind of task was crashed while it was waiting in each leaf.
-    pub fn crashed(&self) -> BTreeMap<(Kind, &'static str), u64> {
+    pub fn crashed(&self) -> BTreeMap<Place, u64> {
         self.cluster.crashed()
     }
 
