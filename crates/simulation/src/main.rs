@@ -52,7 +52,7 @@ fn parse(arguments: &[String]) -> Option<Command> {
         ["--first", first] => Command::Campaign { first: number(first)?, seeds: SEEDS_DEFAULT },
         [seeds, "--first", first] => Command::Campaign { first: number(first)?, seeds: number(seeds)? },
         ["--planted", rest @ ..] => {
-            let all = || planted::CAUGHT.iter().map(|caught| caught.bug).collect();
+            let all = planted::all;
             let (bugs, rest) = match rest {
                 [name, rest @ ..] if number(name).is_none() => (vec![planted::named(name)?], rest),
                 rest => (all(), rest),

@@ -33,41 +33,51 @@ const fn caught(bug: Bug, seed: u64, invariant: &'static str) -> Caught {
     Caught { bug, seed, invariant }
 }
 
-/// All of them. A change of the workload or of the faults changes what a seed means: `just simulate --planted` finds others.
-pub const CAUGHT: [Caught; 28] = [
-    caught(Bug::NoFence, 0, "I3"),
-    caught(Bug::NoTombstone, 0, "I3"),
-    caught(Bug::NoDedupe, 0, "I7"),
-    caught(Bug::HoldsExpire, 0, "I5"),
+/// Those that are found. A change of the workload or of the faults changes what a seed means: `just simulate --planted` finds
+/// others.
+pub const CAUGHT: [Caught; 22] = [
+    caught(Bug::NoFence, 17, "I4"),
+    caught(Bug::NoTombstone, 0, "I5"),
+    caught(Bug::NoDedupe, 1, "I7"),
+    caught(Bug::HoldsExpire, 4, "I5"),
     caught(Bug::FreshIdOnRetry, 0, "I6"),
-    caught(Bug::ReleaseOnDoubt, 0, "I5"),
-    caught(Bug::IncarnationCached, 0, "I3"),
-    caught(Bug::IncarnationIsRunId, 0, "I3"),
-    caught(Bug::LeaseSentTwice, 0, "I3"),
-    caught(Bug::LeaseSummedFirst, 0, "I3"),
-    caught(Bug::EpochNotAboveStore, 0, "I11"),
-    caught(Bug::FencedBeforeExisting, 0, "I6"),
-    caught(Bug::VerdictWithoutStamp, 0, "I5"),
+    caught(Bug::IncarnationCached, 140, "I4"),
+    caught(Bug::IncarnationIsRunId, 26, "I4"),
+    caught(Bug::LeaseSummedFirst, 111, "I7"),
+    caught(Bug::FencedBeforeExisting, 4, "I6"),
+    caught(Bug::VerdictWithoutStamp, 1, "I7"),
     caught(Bug::OutboxDeletedFirst, 0, "I8"),
-    caught(Bug::ReturnsIgnored, 0, "I8"),
-    caught(Bug::OutboxPagedById, 0, "I10"),
-    caught(Bug::KeyCheckedThenInserted, 0, "I6"),
-    caught(Bug::FingerprintIgnored, 0, "I6"),
+    caught(Bug::ReturnsIgnored, 5, "I8"),
+    caught(Bug::OutboxPagedById, 3, "I10"),
+    caught(Bug::KeyCheckedThenInserted, 4, "I6"),
+    caught(Bug::FingerprintIgnored, 1, "I6"),
     caught(Bug::TombstoneAfterRelease, 0, "I5"),
-    caught(Bug::TombstonesByAge, 0, "I3"),
     caught(Bug::ReleaseWithoutVerdict, 0, "I5"),
-    caught(Bug::CancelledWithCaller, 0, "ends"),
     caught(Bug::AcknowledgedOnError, 0, "I8"),
-    caught(Bug::RejectLoop, 0, "I10"),
-    caught(Bug::NegativeQuantity, 0, "answers"),
-    caught(Bug::RestockAtAnyEpoch, 0, "I3"),
-    caught(Bug::IdWithoutContent, 0, "errors"),
-    caught(Bug::HoldsUncounted, 0, "I3"),
+    caught(Bug::RejectLoop, 6, "I8"),
+    caught(Bug::NegativeQuantity, 0, "I12"),
+    caught(Bug::RestockAtAnyEpoch, 0, "I2"),
+    caught(Bug::IdWithoutContent, 4, "errors"),
 ];
+
+/// Those that no kept seed finds yet.
+pub const OPEN: [Bug; 6] = [
+    Bug::ReleaseOnDoubt,
+    Bug::LeaseSentTwice,
+    Bug::EpochNotAboveStore,
+    Bug::TombstonesByAge,
+    Bug::CancelledWithCaller,
+    Bug::HoldsUncounted,
+];
+
+/// All of them.
+pub fn all() -> Vec<Bug> {
+    CAUGHT.iter().map(|caught| caught.bug).chain(OPEN).collect()
+}
 
 /// The bug of that name.
 pub fn named(name: &str) -> Option<Bug> {
-    CAUGHT.iter().map(|caught| caught.bug).find(|bug| format!("{bug:?}") == name)
+    all().into_iter().find(|bug| format!("{bug:?}") == name)
 }
 
 /// Runs a seed with the bug. A release build has none.
