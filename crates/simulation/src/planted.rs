@@ -35,12 +35,13 @@ const fn caught(bug: Bug, seed: u64, invariant: &'static str) -> Caught {
 
 /// Those that are found. A change of the workload or of the faults changes what a seed means: `just simulate --planted` finds
 /// others.
-pub const CAUGHT: [Caught; 22] = [
+pub const CAUGHT: [Caught; 23] = [
     caught(Bug::NoFence, 17, "I4"),
     caught(Bug::NoTombstone, 0, "I5"),
     caught(Bug::NoDedupe, 1, "I7"),
     caught(Bug::HoldsExpire, 4, "I5"),
     caught(Bug::FreshIdOnRetry, 0, "I6"),
+    caught(Bug::ReleaseOnDoubt, 212, "I5"),
     caught(Bug::IncarnationCached, 140, "I4"),
     caught(Bug::IncarnationIsRunId, 26, "I4"),
     caught(Bug::LeaseSummedFirst, 111, "I7"),
@@ -61,14 +62,8 @@ pub const CAUGHT: [Caught; 22] = [
 ];
 
 /// Those that no kept seed finds yet.
-pub const OPEN: [Bug; 6] = [
-    Bug::ReleaseOnDoubt,
-    Bug::LeaseSentTwice,
-    Bug::EpochNotAboveStore,
-    Bug::TombstonesByAge,
-    Bug::CancelledWithCaller,
-    Bug::HoldsUncounted,
-];
+pub const OPEN: [Bug; 5] =
+    [Bug::LeaseSentTwice, Bug::EpochNotAboveStore, Bug::TombstonesByAge, Bug::CancelledWithCaller, Bug::HoldsUncounted];
 
 /// All of them.
 pub fn all() -> Vec<Bug> {
