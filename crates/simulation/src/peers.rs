@@ -17,9 +17,9 @@ use crate::{ports::Port, process::Cluster};
 
 /// The inventory services, as an order process sees them.
 pub struct InventoryPeer {
-    pub cluster: Arc<Cluster>,
-    pub env: Env,
-    pub port: Port,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) env: Env,
+    pub(crate) port: Port,
 }
 
 #[async_trait]
@@ -45,9 +45,9 @@ impl Inventory for InventoryPeer {
 
 /// The order services, as an inventory process sees them.
 pub struct LedgerPeer {
-    pub cluster: Arc<Cluster>,
-    pub env: Env,
-    pub port: Port,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) env: Env,
+    pub(crate) port: Port,
 }
 
 #[async_trait]

@@ -24,9 +24,9 @@ use crate::{
 /// What all ports of a process share.
 #[derive(Clone)]
 pub struct Port {
-    pub executor: Executor,
-    pub faults: Arc<Faults>,
-    pub watch: Arc<Watch>,
+    pub(crate) executor: Executor,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) watch: Arc<Watch>,
 }
 
 /// The task polled now waits in a port.
@@ -80,8 +80,8 @@ impl Port {
 
 /// A port behind which another one is.
 pub struct Ported<T: ?Sized> {
-    pub port: Port,
-    pub inner: Arc<T>,
+    pub(crate) port: Port,
+    pub(crate) inner: Arc<T>,
 }
 
 #[async_trait]

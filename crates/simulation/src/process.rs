@@ -94,10 +94,10 @@ pub struct Sizes {
 
 /// All processes and what is between them.
 pub struct Cluster {
-    pub executor: Executor,
-    pub faults: Arc<Faults>,
-    pub stores: Stores,
-    pub watch: Arc<Watch>,
+    pub(crate) executor: Executor,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) stores: Stores,
+    pub(crate) watch: Arc<Watch>,
     sizes: Sizes,
     lives: Mutex<BTreeMap<ProcessId, Life>>,
     crashed: Mutex<BTreeMap<Place, u64>>,

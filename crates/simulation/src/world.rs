@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use ::broker::{queues, replay::replay};
 use contracts::{
     Failure, Reason,
     inventory::v1::{
@@ -234,6 +235,13 @@ impl World {
         self.cluster.stores.heal();
         self.executor.agree();
         self.cluster.heal();
+        // Events that were delivered in vain too often are dead letters, and those an operator sends again.
+        let (env, broker) = (self.clients.clone(), self.cluster.stores.broker(ProcessId::CLIENTS));
+        let replay = async move {
+            let replayed = replay(&env, &*broker, &queues::order_created(), u64::MAX).await;
+            replayed.expect("the broker is well");
+        };
+        self.executor.start(ProcessId::WORLD, Kind::Network, Box::pin(replay));
     }
 
     /// The ledger's database.
