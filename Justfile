@@ -14,7 +14,7 @@ python_scripts := "git grep --untracked --null -l -E '^#!.*[/ ]python3( |$)' -- 
 engine := "images images-check compose-smoke images-save advisories publish"
 
 # What another workflow runs every night, longer than there is time for with each change. A test compares the two.
-nightly := "api-test fuzz restarts"
+nightly := "api-test fuzz restarts simulate"
 
 # The images that are published; the others only serve the Compose stack.
 published := "edge order-service inventory-service standalone"
@@ -37,7 +37,7 @@ stack *arguments:
     @exec target/debug/servers stack "$@"
 
 # Every check, in the order that finds mistakes soonest.
-ci: fmt lint proto openapi deny leaks docs test api-test
+ci: fmt lint proto openapi deny leaks docs test simulate api-test
 
 # Runs all tests, on real servers too, which it installs when they are missing; or one crate's tests that need none:
 # order, inventory, edge, broker, service, contracts, standalone. A filter may follow.
@@ -49,6 +49,11 @@ test crate="" *filter: tools
 test-all *filter: api-tools servers
     cargo build --workspace --all-targets --locked
     target/debug/servers run -- cargo-nextest nextest run --locked --workspace {{ filter }}
+
+# `--seed N` runs one and tells all that happens; `--planted` searches for seeds that find each planted bug.
+# Runs the real services over simulated stores, network and clock, from so many seeds, and breaks everything: CONTRIBUTING.md.
+simulate *arguments:
+    cargo run --locked --quiet {{ if arguments =~ '^[0-9]{5}' { "--release" } else { "" } }} --package simulation -- "$@"
 
 # Restarts all services in turn under load for so long, on real servers, and expects that no client notices.
 restarts seconds="60": tools servers

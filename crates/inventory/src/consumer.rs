@@ -10,7 +10,12 @@ use contracts::{
     event::{ORDER_CREATED, OrderCreated},
 };
 use futures::{StreamExt, stream};
-use service::{call::Call, outage::Outage, telemetry};
+use service::{
+    call::Call,
+    outage::Outage,
+    planted::{self, Bug},
+    telemetry,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field};
 
@@ -103,6 +108,10 @@ impl OrderConsumer {
         for (result, delivery) in results {
             match result {
                 Ok(outcome) => handled.settlements.push((delivery.tag, settlement(outcome))),
+                Err(_) if planted::is(Bug::AcknowledgedOnError) => {
+                    handled.settlements.push((delivery.tag, Settlement::Acknowledge));
+                }
+                Err(_) if planted::is(Bug::RejectLoop) => handled.settlements.push((delivery.tag, Settlement::Requeue)),
                 Err(failure) => {
                     handled.failed.push(delivery);
                     handled.failure = Some(failure);

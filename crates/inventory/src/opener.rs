@@ -131,7 +131,8 @@ async fn open(backend: &Backend, call: &Call, item: &Item, least: Epoch) -> Resu
             return Ok(probe.stored);
         }
         dead = dead.max(probe.stored);
-        match backend.lease(call, item, dead).await? {
+        let above = if planted::is(Bug::EpochNotAboveStore) { Epoch::NONE } else { dead };
+        match backend.lease(call, item, above).await? {
             OpenOutcome::Wait => backend.metrics.lease(LeaseOutcome::Waited),
             OpenOutcome::Lease(granted) => {
                 let epoch = granted.epoch;

@@ -5,7 +5,10 @@ use contracts::{
     Failure, Reason,
     values::{Epoch, Item, ReservationId, Stamp, Timestamp},
 };
-use service::call::Call;
+use service::{
+    call::Call,
+    planted::{self, Bug},
+};
 
 use crate::{
     backend::Backend,
@@ -145,7 +148,15 @@ impl Reservations {
         let present = hold.is_some();
         // Without a hold the stamp is one that no order can have.
         let stamp = hold.map_or(Stamp { item, epoch: Epoch::NONE, number: 0 }, |hold| hold.stamp);
-        match self.backend.verdict_on(call, id, Some(stamp.clone())).await? {
+        if planted::is(Bug::TombstoneAfterRelease) {
+            self.backend.step(call, self.backend.store.release(id, &stamp, true)).await?;
+        }
+        let verdict = if planted::is(Bug::ReleaseWithoutVerdict) {
+            Verdict::Aborted
+        } else {
+            self.backend.verdict_on(call, id, Some(stamp.clone())).await?
+        };
+        match verdict {
             Verdict::Aborted => {
                 // Every reply is fine: an item that is not open, or is of another epoch, has nothing to give back.
                 self.backend.step(call, self.backend.store.release(id, &stamp, true)).await?;

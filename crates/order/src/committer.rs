@@ -74,7 +74,8 @@ impl Committer {
             self.env.sleep(self.env.jittered(backoff)).await;
             backoff *= 2;
             result = match self.commit_once(order).await {
-                Ok(CommitOutcome::Existing(order)) => {
+                // What stands under a client's hold may be the order of another request on it.
+                Ok(CommitOutcome::Existing(order)) if !order.id.is_client() => {
                     self.metrics.order_created();
                     return Ok(CommitOutcome::Created(order));
                 }

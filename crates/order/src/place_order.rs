@@ -7,7 +7,12 @@ use contracts::{
     Failure, Reason,
     values::{Epoch, Item, Quantity, ReservationId, Stamp, Ttl},
 };
-use service::{call::Call, environment::Env, telemetry};
+use service::{
+    call::Call,
+    environment::Env,
+    planted::{self, Bug},
+    telemetry,
+};
 
 use crate::{
     attempt::{Identity, fingerprint, reservation_id},
@@ -86,6 +91,9 @@ impl PlaceOrder {
         let this = self.clone();
         let env = self.env.clone();
         let work = async move { this.run(&placement, &call).await };
+        if planted::is(Bug::CancelledWithCaller) {
+            return work.await;
+        }
         env.detached(work).await.unwrap_or_else(|| Err(Failure::internal("placing the order panicked")))
     }
 
@@ -137,7 +145,12 @@ impl PlaceOrder {
             created_at: self.env.now(),
             traceparent: telemetry::traceparent(),
         };
-        match self.committer.commit(&order).await? {
+        let committed = self.committer.commit(&order).await;
+        if planted::is(Bug::ReleaseOnDoubt) && committed.is_err() {
+            self.give_back(run, id).await;
+            return run.dead_id();
+        }
+        match committed? {
             CommitOutcome::Created(order) => Ok(Step::Done(Placed { order, replayed: false })),
             CommitOutcome::Existing(_) if placement.reservation.is_some() => self.sold_before(run).await,
             CommitOutcome::Existing(order) => Ok(Step::Done(run.repeated(order))),
@@ -251,7 +264,7 @@ impl Run<'_> {
     }
 
     fn answer(&self, taken: KeyedOrder) -> Result<Placed, Failure> {
-        if taken.fingerprint == self.fingerprint {
+        if taken.fingerprint == self.fingerprint || planted::is(Bug::FingerprintIgnored) {
             Ok(self.repeated(taken.order))
         } else {
             Err(Failure::of(Reason::IdempotencyKeyReused))

@@ -55,6 +55,12 @@ struct State {
     dice: Dice,
     servers: [Server; SERVERS],
     primary: usize,
+    /// Grows with everything that may have changed what a server has.
+    version: u64,
+    /// Commands of an operator's.
+    hands: u64,
+    /// Times that data was replaced by older or other data.
+    losses: u64,
     /// What is on its way, by number.
     letters: BTreeMap<u64, Letter>,
     letters_sent: u64,
@@ -130,7 +136,30 @@ impl Redis {
         });
         servers[1].replid = Arc::clone(&servers[0].replid);
         let (letters, letters_sent) = (BTreeMap::new(), 0);
-        Arc::new(Self { clock, state: Mutex::new(State { dice, servers, primary: 0, letters, letters_sent }) })
+        Arc::new(Self {
+            clock,
+            state: Mutex::new(State {
+                dice,
+                servers,
+                primary: 0,
+                version: 0,
+                hands: 0,
+                losses: 0,
+                letters,
+                letters_sent,
+            }),
+        })
+    }
+
+    /// Grows with everything that may have changed what a server has.
+    pub fn version(&self) -> u64 {
+        self.state().version
+    }
+
+    /// How often an operator's command was done, and how often a server's data was replaced by other data.
+    pub fn touched(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.hands, state.losses)
     }
 
     /// The time that the servers have, in microseconds since 1970.
@@ -179,6 +208,8 @@ impl Redis {
     pub fn roll_back(&self, operations: usize) {
         self.restart();
         let state = &mut *self.state();
+        state.version += 1;
+        state.losses += 1;
         state.servers[state.primary].keys.roll_back(operations);
     }
 
@@ -220,6 +251,8 @@ impl Redis {
             return Value::Okay;
         }
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        state.version += 1;
+        state.hands += 1;
         state.servers[server].command(now, &words).value()
     }
 
@@ -240,10 +273,24 @@ impl Redis {
 
     /// An item's numbers, if it is there and they are numbers. Changes nothing.
     pub fn numbers(&self, server: usize, item: &str) -> Option<Numbers> {
+        let mut numbers = self.figures(server, item)?;
         let now = self.now_micros();
-        let state = &mut *self.state();
-        let server = &mut state.servers[server];
+        let server = &mut self.state().servers[server];
         let (slot, names) = Spread::OneServer.item(item);
+        let request = Request::run(&SCRIPTS.open, slot, names, vec!["0".to_owned()]);
+        let replid = Arc::clone(&server.replid);
+        numbers.open = match server.run(now, &request, &replid) {
+            Reply::Array(parts) => parts.first() == Some(&Reply::Bulk(b"open".as_slice().into())),
+            _ => false,
+        };
+        Some(numbers)
+    }
+
+    /// The same without asking a script whether the item is open.
+    pub fn figures(&self, server: usize, item: &str) -> Option<Numbers> {
+        let now = self.now_micros();
+        let server = &self.state().servers[server];
+        let (_, names) = Spread::OneServer.item(item);
         let [available, ledger, holds, ..] = names.as_slice() else { unreachable!("an item has more keys") };
         let now_ms = now.div_euclid(1_000);
         let data = |key: &str| server.keys.get(key.as_bytes(), now_ms).map(|entry| &entry.data);
@@ -255,7 +302,7 @@ impl Redis {
             Some(Data::Hash(holds)) => holds.iter().map(|(id, hold)| (text(id), text(hold))).collect(),
             _ => BTreeMap::new(),
         };
-        let mut numbers = Numbers {
+        Some(Numbers {
             open: false,
             epoch: field("epoch")?,
             received: field("received")?,
@@ -263,14 +310,7 @@ impl Redis {
             held: field("held")?,
             sold: field("sold")?,
             holds,
-        };
-        let request = Request::run(&SCRIPTS.open, slot, names, vec!["0".to_owned()]);
-        let replid = Arc::clone(&server.replid);
-        numbers.open = match server.run(now, &request, &replid) {
-            Reply::Array(parts) => parts.first() == Some(&Reply::Bulk(b"open".as_slice().into())),
-            _ => false,
-        };
-        Some(numbers)
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -281,6 +321,8 @@ impl Redis {
 impl State {
     /// Makes the other server primary, with the present one's data but for the last operations.
     fn promote_other(&mut self, lag_operations: usize) {
+        self.version += 1;
+        self.losses += 1;
         let mut keys = self.servers[self.primary].keys.clone();
         keys.roll_back(lag_operations);
         self.primary = 1 - self.primary;
@@ -304,6 +346,7 @@ impl State {
     }
 
     fn answer(&mut self, now: i64, link: &Link, request: &Request, whole: bool) -> Result<Reply, Cut> {
+        self.version += 1;
         let server = &mut self.servers[link.server];
         if !server.reachable || server.life != link.life {
             return Err(Cut);

@@ -314,6 +314,28 @@ fn on_hold(quantity: i64, id: ReservationId, name: &str) -> Placement {
 }
 
 #[tokio::test]
+async fn a_commit_in_doubt_does_not_answer_the_order_that_another_key_made_of_the_hold() {
+    let wired = Wired::new(10).await;
+    let id = wired.hold(3).await;
+    let (ledger, mut first) = (wired.ledger.clone(), true);
+    wired
+        .script_commits(Box::new(move |orders| {
+            let (ledger, first) = (ledger.clone(), std::mem::take(&mut first));
+            Box::pin(async move {
+                let other = NewOrder { key: None, ..orders[0].clone() };
+                if first {
+                    ledger.commit(&[other]).await.expect("answered").remove(0).expect("committed");
+                }
+                if first { Fate::Lost } else { Fate::Happens }
+            })
+        }))
+        .await;
+    let late = Placement { reservation: Some(id), ..placement(3, key("late")) };
+    let failure = wired.order.place(late, wired.call()).await.expect_err("the hold is another's order");
+    assert_eq!(failure.reason, Reason::ReservationConfirmed);
+}
+
+#[tokio::test]
 async fn a_clients_hold_becomes_the_order() {
     let wired = Wired::new(10).await;
     let id = wired.hold(3).await;

@@ -6,8 +6,9 @@ use contracts::{
     Failure,
     ledger::{Books, BooksOf},
     orders::v1::{
-        GetBooksRequest, GetStockRequest, OpenStockRequest, RecordRestockRequest, ReservationQuery,
-        ResolveReservationRequest, Stamp as StampMessage, Verdict as VerdictMessage, get_books_request::Which,
+        GetBooksRequest, GetStockRequest, GetStockResponse, OpenStockRequest, OpenStockResponse, RecordRestockRequest,
+        RecordRestockResponse, ReservationQuery, ResolveReservationRequest, ResolveReservationResponse,
+        Stamp as StampMessage, Verdict as VerdictMessage, get_books_request::Which,
         ledger_service_client::LedgerServiceClient, open_stock_response::Outcome,
     },
     values::{Epoch, Item, Lease},
@@ -29,10 +30,90 @@ impl GrpcLedger {
     }
 }
 
+/// The message of [`StockLedger::open_stock`].
+pub fn open_message(item: &Item, initial: i64, dead: Epoch) -> OpenStockRequest {
+    OpenStockRequest { item: item.to_string(), initial, dead_epoch: dead.0 }
+}
+
+/// What the answer says.
+pub fn opened(item: &Item, dead: Epoch, answer: &OpenStockResponse) -> Result<OpenOutcome, Failure> {
+    match &answer.outcome {
+        Some(Outcome::Wait(_)) => Ok(OpenOutcome::Wait),
+        Some(Outcome::Lease(lease)) => {
+            let (epoch, received, sold) = (Epoch(lease.epoch), lease.received, lease.sold);
+            if epoch <= dead || sold < 0 || received < sold {
+                return Err(Failure::internal(format!("a lease that cannot be: {lease:?} for {item}")));
+            }
+            Ok(OpenOutcome::Lease(Lease { item: item.clone(), epoch, received, sold }))
+        }
+        None => Err(Failure::internal("a lease was answered without an outcome")),
+    }
+}
+
+/// The message of [`StockLedger::stock`].
+pub fn stock_message(items: &[Item], initial: i64) -> GetStockRequest {
+    GetStockRequest { items: items.iter().map(Item::to_string).collect(), initial }
+}
+
+/// What the answer says.
+pub fn stocks(answer: GetStockResponse) -> Result<Vec<ItemStock>, Failure> {
+    let parse = |stock: contracts::orders::v1::ItemStock| {
+        if stock.epoch < 0 || stock.sold < 0 || stock.received < 0 {
+            return Err(Failure::internal(format!("a stock that cannot be: {stock:?}")));
+        }
+        Ok(ItemStock { epoch: Epoch(stock.epoch), received: stock.received, sold: stock.sold })
+    };
+    answer.stocks.into_iter().map(parse).collect()
+}
+
+/// The message of [`StockLedger::resolve`].
+pub fn resolve_message(queries: &[ResolveQuery]) -> ResolveReservationRequest {
+    let reservations = queries.iter().map(|query| ReservationQuery {
+        reservation_id: query.id.to_string(),
+        stamp: query.stamp.as_ref().map(|stamp| StampMessage {
+            item: stamp.item.to_string(),
+            epoch: stamp.epoch.0,
+            number: stamp.number,
+        }),
+    });
+    ResolveReservationRequest { reservations: reservations.collect() }
+}
+
+/// What the answer says.
+pub fn verdicts(answer: &ResolveReservationResponse) -> Result<Vec<Verdict>, Failure> {
+    answer
+        .verdicts()
+        .map(|verdict| match verdict {
+            VerdictMessage::Confirmed => Ok(Verdict::Confirmed),
+            VerdictMessage::ConfirmedElsewhere => Ok(Verdict::ConfirmedElsewhere),
+            VerdictMessage::Aborted => Ok(Verdict::Aborted),
+            VerdictMessage::Unknown => Ok(Verdict::Unknown),
+            VerdictMessage::Unspecified => Err(Failure::internal("a verdict that cannot be")),
+        })
+        .collect()
+}
+
+/// The message of [`StockLedger::record_restock`].
+pub fn restock_message(restock: &Restock, initial: i64) -> RecordRestockRequest {
+    RecordRestockRequest {
+        id: restock.id.to_string(),
+        item: restock.item.to_string(),
+        quantity: restock.quantity.get(),
+        initial,
+    }
+}
+
+/// What the answer says.
+pub fn restocked(answer: &RecordRestockResponse) -> Result<Epoch, Failure> {
+    if answer.epoch < 0 {
+        return Err(Failure::internal(format!("a restock of epoch {}", answer.epoch)));
+    }
+    Ok(Epoch(answer.epoch))
+}
+
 #[async_trait]
 impl StockLedger for GrpcLedger {
     async fn open_stock(&self, call: &Call, item: &Item, initial: i64, dead: Epoch) -> Result<OpenOutcome, Failure> {
-        let message = OpenStockRequest { item: item.to_string(), initial, dead_epoch: dead.0 };
         // A second one raises the epoch, and the lease of the first is dead.
         let answer = self
             .peer
@@ -40,93 +121,53 @@ impl StockLedger for GrpcLedger {
                 call,
                 "orders.v1.LedgerService/OpenStock",
                 Repeat::OneAtATime,
-                message,
+                open_message(item, initial, dead),
                 |channel, request| async move { LedgerServiceClient::new(channel).open_stock(request).await },
             )
             .await?;
-        match answer.outcome {
-            Some(Outcome::Wait(_)) => Ok(OpenOutcome::Wait),
-            Some(Outcome::Lease(lease)) => {
-                let (epoch, received, sold) = (Epoch(lease.epoch), lease.received, lease.sold);
-                if epoch <= dead || sold < 0 || received < sold {
-                    return Err(Failure::internal(format!("a lease that cannot be: {lease:?} for {item}")));
-                }
-                Ok(OpenOutcome::Lease(Lease { item: item.clone(), epoch, received, sold }))
-            }
-            None => Err(Failure::internal("a lease was answered without an outcome")),
-        }
+        opened(item, dead, &answer)
     }
 
     async fn stock(&self, call: &Call, items: &[Item], initial: i64) -> Result<Vec<ItemStock>, Failure> {
-        let message = GetStockRequest { items: items.iter().map(Item::to_string).collect(), initial };
         let answer = self
             .peer
-            .unary(call, "orders.v1.LedgerService/GetStock", Repeat::Safe, message, |channel, request| async move {
-                LedgerServiceClient::new(channel).get_stock(request).await
-            })
+            .unary(
+                call,
+                "orders.v1.LedgerService/GetStock",
+                Repeat::Safe,
+                stock_message(items, initial),
+                |channel, request| async move { LedgerServiceClient::new(channel).get_stock(request).await },
+            )
             .await?;
-        let parse = |stock: contracts::orders::v1::ItemStock| {
-            if stock.epoch < 0 || stock.sold < 0 || stock.received < 0 {
-                return Err(Failure::internal(format!("a stock that cannot be: {stock:?}")));
-            }
-            Ok(ItemStock { epoch: Epoch(stock.epoch), received: stock.received, sold: stock.sold })
-        };
-        answer.stocks.into_iter().map(parse).collect()
+        stocks(answer)
     }
 
     async fn resolve(&self, call: &Call, queries: &[ResolveQuery]) -> Result<Vec<Verdict>, Failure> {
-        let reservations = queries.iter().map(|query| ReservationQuery {
-            reservation_id: query.id.to_string(),
-            stamp: query.stamp.as_ref().map(|stamp| StampMessage {
-                item: stamp.item.to_string(),
-                epoch: stamp.epoch.0,
-                number: stamp.number,
-            }),
-        });
-        let message = ResolveReservationRequest { reservations: reservations.collect() };
         let answer = self
             .peer
             .unary(
                 call,
                 "orders.v1.LedgerService/ResolveReservation",
                 Repeat::Safe,
-                message,
+                resolve_message(queries),
                 |channel, request| async move { LedgerServiceClient::new(channel).resolve_reservation(request).await },
             )
             .await?;
-        answer
-            .verdicts()
-            .map(|verdict| match verdict {
-                VerdictMessage::Confirmed => Ok(Verdict::Confirmed),
-                VerdictMessage::ConfirmedElsewhere => Ok(Verdict::ConfirmedElsewhere),
-                VerdictMessage::Aborted => Ok(Verdict::Aborted),
-                VerdictMessage::Unknown => Ok(Verdict::Unknown),
-                VerdictMessage::Unspecified => Err(Failure::internal("a verdict that cannot be")),
-            })
-            .collect()
+        verdicts(&answer)
     }
 
     async fn record_restock(&self, call: &Call, restock: &Restock, initial: i64) -> Result<Epoch, Failure> {
-        let message = RecordRestockRequest {
-            id: restock.id.to_string(),
-            item: restock.item.to_string(),
-            quantity: restock.quantity.get(),
-            initial,
-        };
         let answer = self
             .peer
             .unary(
                 call,
                 "orders.v1.LedgerService/RecordRestock",
                 Repeat::Safe,
-                message,
+                restock_message(restock, initial),
                 |channel, request| async move { LedgerServiceClient::new(channel).record_restock(request).await },
             )
             .await?;
-        if answer.epoch < 0 {
-            return Err(Failure::internal(format!("a restock of epoch {}", answer.epoch)));
-        }
-        Ok(Epoch(answer.epoch))
+        restocked(&answer)
     }
 }
 

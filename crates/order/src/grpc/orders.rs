@@ -13,6 +13,7 @@ use contracts::{
 };
 use service::{
     environment::Env,
+    planted::{self, Bug},
     rpc::{call, reply},
 };
 use tonic::{Request, Response, Status};
@@ -65,8 +66,8 @@ impl OrderApi {
         };
         let identity = match (key, attempt) {
             (Some(key), _) => Identity::Key(key),
-            (None, Some(attempt)) => Identity::Attempt(attempt),
-            (None, None) => Identity::Attempt(self.env.uuid().into()),
+            (None, Some(attempt)) if !planted::is(Bug::FreshIdOnRetry) => Identity::Attempt(attempt),
+            (None, _) => Identity::Attempt(self.env.uuid().into()),
         };
         Ok(Placement { item, quantity, identity, reservation })
     }
