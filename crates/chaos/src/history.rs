@@ -6,7 +6,7 @@ use std::io::{self, BufRead};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// One line of a history. `at` is in microseconds since the run began, and never falls from line to line.
+/// One line of a history. `at` is in microseconds of a clock that never goes back; from line to line it never falls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
@@ -18,9 +18,11 @@ pub enum Event {
     Refused(Answer),
     /// Anything else, a connection that was cut included: it may have been done, or will be.
     Unknown(Answer),
+    /// A fault begins, ends, or is overcome.
     Fault(Fault),
     /// Everything has healed, and the last fault and call are a hold's time to live and five seconds ago.
     Rest {
+        /// When.
         at: u64,
     },
 }
@@ -29,13 +31,18 @@ pub enum Event {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invoke {
+    /// When.
     pub at: u64,
+    /// Who.
     pub client: u32,
     /// Names the call: no other invoke of this history has it.
     pub call: u64,
+    /// What.
     pub op: Op,
+    /// Of which item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<String>,
+    /// How many units.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantity: Option<u64>,
     /// The `Idempotency-Key` of an order.
@@ -59,8 +66,11 @@ pub enum Op {
     /// Places an order.
     #[default]
     Order,
+    /// Takes a hold. One that finds too little stock is answered 200, without a hold.
     Reserve,
+    /// Gives a hold back.
     Release,
+    /// Counts units in.
     Restock,
     /// Reads an item's stock.
     Stock,
@@ -72,28 +82,35 @@ pub enum Op {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
+    /// When.
     pub at: u64,
+    /// Of the invoke.
     pub call: u64,
     /// The HTTP status, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The last part of the problem's `type`, or what broke the connection.
+    /// The problem's `reason`, such as `INSUFFICIENT_STOCK`, or what broke the connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The order that was placed or read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Uuid>,
+    /// Its item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<String>,
+    /// Its units.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantity: Option<i64>,
+    /// Whether an earlier call had placed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replayed: Option<bool>,
-    /// Units that a reserve, a release or a restock left available.
+    /// Units that were left available, as a reserve or a refusal says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining: Option<i64>,
-    /// Units available, as a read of the stock says.
+    /// Units available, as a read of the stock or a restock says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stock: Option<i64>,
+    /// The hold that was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Uuid>,
 }
@@ -102,23 +119,28 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
+    /// When.
     pub at: u64,
     /// Its kind, such as `redis_wiped`.
     pub fault: String,
+    /// Which of them.
     pub phase: Phase,
 }
 
+/// Moments of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// It is about to be made.
     Begin,
+    /// Its cause is gone.
     End,
     /// The first order succeeded after the end.
     Healed,
 }
 
 impl Event {
-    #[must_use]
+    /// When.
     pub fn at(&self) -> u64 {
         match self {
             Self::Invoke(invoke) => invoke.at,
@@ -129,7 +151,6 @@ impl Event {
     }
 
     /// The event as a line, with its end.
-    #[must_use]
     pub fn line(&self) -> String {
         let mut line = serde_json::to_string(self).expect("an event has no map and no float");
         line.push('\n');
@@ -142,6 +163,7 @@ impl Event {
 pub struct Unreadable {
     /// Counted from 1.
     pub line: usize,
+    /// Why.
     pub cause: io::Error,
 }
 
@@ -194,7 +216,7 @@ mod tests {
             at: 3,
             call: 10,
             status: Some(409),
-            reason: Some("insufficient-stock".into()),
+            reason: Some("INSUFFICIENT_STOCK".into()),
             ..Answer::default()
         };
         let unknown = Answer { at: 4, call: 11, reason: Some("connection reset".into()), ..Answer::default() };

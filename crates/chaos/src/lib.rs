@@ -1,1 +1,16 @@
-//! The real system, broken in every way, and a judge of what its clients were told.
+//! Breaks the real system in every way it can while clients order, and judges what they were told.
+//!
+//! - [`proxy`]: a link between two parts, which can be slowed, cut and silenced
+//! - [`system`]: all parts, and the links between them
+//! - [`load`]: the clients; [`calls`]: one call of theirs; [`tally`]: what they were told so far
+//! - [`history`]: what every client asked and was told, line by line; [`record`]: writes it
+
+#![expect(clippy::disallowed_methods, reason = "real processes are broken and waited for on the real clock")]
+
+pub mod calls;
+pub mod history;
+pub mod load;
+pub mod proxy;
+pub mod record;
+pub mod system;
+pub mod tally;
