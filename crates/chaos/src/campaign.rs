@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::calls::Caller;
 use crate::faults::Kind;
 use crate::history::{Event, Phase};
+use crate::kept;
 use crate::load::{HOLD_SECONDS, Load, Mix};
 use crate::record::Recorder;
 use crate::report::say;
@@ -63,16 +64,9 @@ pub struct Outcome {
     pub wrong: Vec<String>,
 }
 
-impl Plan {
-    /// The history of the run.
-    pub fn history(&self) -> PathBuf {
-        self.directory.join("history.jsonl")
-    }
-}
-
 /// Runs it on the system, and leaves that at rest.
 pub async fn run(plan: &Plan, system: &System) -> std::io::Result<Outcome> {
-    let recorder = Arc::new(Recorder::create(&plan.history())?);
+    let recorder = Arc::new(Recorder::create(&kept::history(&plan.directory))?);
     let caller = Caller::new(system.http(), system.edges, Arc::clone(&recorder));
     let tally = Arc::clone(&caller.tally);
     let load = Load::start(caller, Mix::Everything, plan.seed).await;
@@ -93,6 +87,7 @@ pub async fn run(plan: &Plan, system: &System) -> std::io::Result<Outcome> {
     sleep(TTL.max(Duration::from_secs(HOLD_SECONDS)) + REST).await;
     recorder.write(|at| Event::Rest { at });
     recorder.end()?;
+    kept::keep(system, &plan.directory).await?;
     outcome.asked = tally.since(0);
     Ok(outcome)
 }

@@ -3,16 +3,19 @@
 //! - [`proxy`]: a link between two parts, which can be slowed, cut and silenced
 //! - [`system`]: all parts, and the links between them
 //! - [`load`]: the clients; [`calls`]: one call of theirs; [`tally`]: what they were told so far
-//! - [`faults`]: what is done to them; [`schedule`]: what comes next
+//! - [`faults`]: what is done to the parts; [`schedule`]: what comes next
 //! - [`campaign`]: a run of faults under load; [`report`]: what it has to say
-//! - [`history`]: what every client asked and was told, line by line; [`record`]: writes it
+//! - [`history`]: what clients did and were told, and which faults there were, line by line; [`record`]: writes it
+//! - [`checker`]: judges a run; [`kept`]: keeps what it judges, beside the history
 
 #![expect(clippy::disallowed_methods, reason = "real processes are broken and waited for on the real clock")]
 
 pub mod calls;
 pub mod campaign;
+pub mod checker;
 pub mod faults;
 pub mod history;
+pub mod kept;
 pub mod load;
 pub mod proxy;
 pub mod record;

@@ -1,12 +1,15 @@
 //! `chaos`: breaks the real system under load for so long, and judges what the clients were told.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chaos::campaign::{Outcome, Plan, run};
+use chaos::checker::check;
+use chaos::kept;
 use chaos::report::{self, say};
 use chaos::system::System;
 
@@ -14,6 +17,7 @@ use chaos::system::System;
 const MISUSED: u8 = 64;
 const USAGE: &str = "\
 usage: chaos [--minutes N] [--seed S] [--directory D]
+       chaos --check DIRECTORY…    judge runs that were kept
 
   --minutes N     how long faults are begun, 0.1..1440                     [default: 1]
   --seed S        which faults, and what the clients want                  [default: another one each time]
@@ -36,19 +40,37 @@ const NIGHT_ORDERS_MIN: usize = 500_000;
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, directories @ ..] = &*arguments
+        && first == "--check"
+        && !directories.is_empty()
+    {
+        let judged = directories.iter().map(|directory| judge(Path::new(directory)));
+        return exit_code(judged.reduce(|all, one| Ok(all? & one?)).unwrap_or(Ok(true)));
+    }
     let Some(plan) = plan(&arguments) else {
         say(USAGE);
         return ExitCode::from(MISUSED);
     };
     service::open_files::raise_limit();
-    match campaign(&plan).await {
+    exit_code(campaign(&plan).await)
+}
+
+fn exit_code(is_well: io::Result<bool>) -> ExitCode {
+    match is_well {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            say(&format!("{}: {error}", plan.directory.display()));
+            say(&error.to_string());
             ExitCode::FAILURE
         }
     }
+}
+
+/// Judges the run that is kept in this directory.
+fn judge(directory: &Path) -> io::Result<bool> {
+    let report = check(&kept::read(directory)?);
+    say(report.to_string().trim_end());
+    Ok(report.is_clean())
 }
 
 fn plan(arguments: &[String]) -> Option<Plan> {
@@ -72,7 +94,7 @@ fn plan(arguments: &[String]) -> Option<Plan> {
     Some(Plan { length, seed, directory })
 }
 
-async fn campaign(plan: &Plan) -> std::io::Result<bool> {
+async fn campaign(plan: &Plan) -> io::Result<bool> {
     fs::create_dir_all(&plan.directory)?;
     fs::set_permissions(&plan.directory, Permissions::from_mode(0o700))?;
     say(&format!("seed {}, history in {}", plan.seed, plan.directory.display()));
@@ -82,10 +104,11 @@ async fn campaign(plan: &Plan) -> std::io::Result<bool> {
     say("");
     report::faults(&outcome);
     report::answers(&outcome);
+    say("");
+    let is_well = judge(&plan.directory)? && outcome.wrong.is_empty();
     for wrong in &outcome.wrong {
         say(&format!("WRONG: {wrong}"));
     }
-    let is_well = outcome.wrong.is_empty();
     if is_well {
         fs::remove_dir_all(&plan.directory)?;
         say("nothing was wrong");

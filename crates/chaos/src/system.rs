@@ -217,6 +217,8 @@ async fn link(services: &mut [(&str, Process)], stores: &Stores) -> Vec<Link> {
             } else {
                 process.set("REDIS_URL", &format!("redis://{}", to(REDIS, stores.stock).await));
                 process.set("INVENTORY_GRPC_ADDR", &own);
+                // What outlives a killed process, and says which events were handled.
+                process.set("RUST_LOG", "info,inventory::consumer=debug");
             }
         }
         process.set("RESERVATION_TTL_SECONDS", &TTL.as_secs().to_string());

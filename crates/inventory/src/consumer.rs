@@ -138,6 +138,8 @@ impl OrderConsumer {
             };
             tracing::Span::current().record("outcome", field::debug(outcome));
             self.backend.metrics.event(outcome);
+            // Before the acknowledgement: what a log of this says was handled, was.
+            tracing::debug!(message_id = message.id, ?outcome, "event handled");
             Ok(outcome)
         };
         work.instrument(span).await
