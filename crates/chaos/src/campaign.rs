@@ -1,7 +1,6 @@
 //! A run: the system under load, one fault after the other, rest, and what came of it.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -29,17 +28,6 @@ const REST: Duration = Duration::from_secs(5);
 /// Orders that do not come again within this never will: the run goes on, and has failed.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// What a run is to do.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// How long faults are begun.
-    pub length: Duration,
-    /// Decides on faults, and on what the clients want.
-    pub seed: u64,
-    /// For history, facts and logs.
-    pub directory: PathBuf,
-}
-
 /// One fault, or two at once, and how the clients fared.
 #[derive(Debug, Clone)]
 pub struct Step {
@@ -64,32 +52,35 @@ pub struct Outcome {
     pub wrong: Vec<String>,
 }
 
-/// Runs it on the system, and leaves that at rest.
-pub async fn run(plan: &Plan, system: &System) -> std::io::Result<Outcome> {
-    let recorder = Arc::new(Recorder::create(&kept::history(&plan.directory))?);
-    let caller = Caller::new(system.http(), system.edges, Arc::clone(&recorder));
-    let tally = Arc::clone(&caller.tally);
-    let load = Load::start(caller, Mix::Everything, plan.seed).await;
+/// Begins faults for so long. The seed decides on them, and on what the clients want.
+pub async fn run(caller: &Caller, length: Duration, seed: u64, system: &System) -> Outcome {
+    let (recorder, tally) = (&caller.recorder, &caller.tally);
+    let first = tally.mark();
+    let load = Load::start(caller.clone(), Mix::Everything, seed).await;
     let mut outcome = Outcome::default();
     if !tally.orders(WARM_UP_ORDERS, WARM_UP_LIMIT).await {
         outcome.wrong.push(format!("no {WARM_UP_ORDERS} orders within {WARM_UP_LIMIT:?} before any fault"));
     }
-    let (mut schedule, mut dice) = (Schedule::new(plan.seed), Dice::new(!plan.seed));
+    let (mut schedule, mut dice) = (Schedule::new(seed), Dice::new(!seed));
     let begin = Instant::now();
-    while begin.elapsed() < plan.length {
-        let step = step(&schedule.step(), system, &recorder, &tally, &mut dice, &mut outcome.wrong).await;
+    while begin.elapsed() < length {
+        let step = step(&schedule.step(), system, recorder, tally, &mut dice, &mut outcome.wrong).await;
         outcome.steps.push(step);
         sleep(Duration::from_millis(CALM_MS / 2 + dice.below(CALM_MS))).await;
     }
     outcome.took = begin.elapsed();
     load.stop().await;
+    outcome.asked = tally.since(first);
+    outcome
+}
+
+/// Waits until everything must add up, and keeps what the judge reads.
+pub async fn rest(recorder: &Recorder, system: &System, directory: &Path) -> std::io::Result<()> {
     system.replica_follows().await;
     sleep(TTL.max(Duration::from_secs(HOLD_SECONDS)) + REST).await;
     recorder.write(|at| Event::Rest { at });
     recorder.end()?;
-    kept::keep(system, &plan.directory).await?;
-    outcome.asked = tally.since(0);
-    Ok(outcome)
+    kept::keep(system, directory).await
 }
 
 async fn step(
@@ -106,9 +97,9 @@ async fn step(
         recorder.fault(kind.name, Phase::Begin);
         let hit = kind.inflict(system, &mut Dice::new(seed)).await;
         recorder.fault(kind.name, Phase::End);
-        format!("{} {hit}", kind.name)
+        (format!("{} {}", kind.name, hit.what).trim_end().to_owned(), hit.leaves_orders_going)
     });
-    let hits = join_all(faults).await;
+    let (hits, going): (Vec<_>, Vec<_>) = join_all(faults).await.into_iter().unzip();
     let end = Instant::now();
     let recovery = tally.orders_again(GIVE_UP).await;
     for kind in kinds.iter().filter(|_| recovery.is_some()) {
@@ -126,10 +117,7 @@ async fn step(
     if recovery.is_none_or(|recovery| recovery > limit) {
         wrong.push(format!("{at:.1} s, {told}: orders again after {recovery:.2?}, and not within {limit:?}"));
     }
-    if let [kind] = kinds
-        && kind.leaves_orders_going()
-        && gap > limit
-    {
+    if going == [true] && gap > limit {
         wrong.push(format!("{at:.1} s, {told}: no order for {gap:.2?}, although another one was there"));
     }
     Step { kinds: kinds.to_vec(), gap, recovery }

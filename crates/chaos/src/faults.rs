@@ -118,7 +118,7 @@ pub const KINDS: [Kind; 34] = [
     kind("postgres_sessions_ended", Part::Postgres, Blow::TerminateSessions),
     kind("rabbitmq_killed", Part::RabbitMq, Blow::Kill),
     kind("rabbitmq_frozen", Part::RabbitMq, Blow::Freeze),
-    kind("rabbitmq_queue_deleted", Part::RabbitMq, Blow::DeleteQueue),
+    kind("rabbitmq_topology_lost", Part::RabbitMq, Blow::DeleteQueue),
     kind("rabbitmq_connections_closed", Part::RabbitMq, Blow::CloseConnections),
     kind("link_slow", Part::Link, Blow::Delay),
     kind("link_jittery", Part::Link, Blow::Jitter),
@@ -130,19 +130,19 @@ pub const KINDS: [Kind; 34] = [
 ];
 
 /// Everything that went into the queue has been handled within this, once nothing more goes in.
-const QUEUE_EMPTY_LIMIT: Duration = Duration::from_secs(10);
+const QUEUE_EMPTY_LIMIT: Duration = Duration::from_secs(30);
 const RESETS: u32 = 6;
 
-impl Kind {
-    /// Orders must go on while it lasts: there is another of what it hits, or orders do not need it.
-    pub fn leaves_orders_going(self) -> bool {
-        match self.part {
-            Part::Service(_) | Part::RabbitMq | Part::Link => true,
-            Part::Gateway => self.blow == Blow::Reload,
-            Part::Redis | Part::Postgres => false,
-        }
-    }
+/// What a fault has hit.
+#[derive(Debug)]
+pub struct Hit {
+    /// For whoever reads.
+    pub what: String,
+    /// Orders had to go on: there was another of what was hit, or orders do not need it.
+    pub leaves_orders_going: bool,
+}
 
+impl Kind {
     /// May meet another fault that hits another part.
     pub fn may_overlap(self) -> bool {
         // The queue does not empty while its consumers are in trouble.
@@ -154,26 +154,37 @@ impl Kind {
         Duration::from_secs(if self.part == Part::Postgres { 3 } else { 2 })
     }
 
-    /// Does it to the system, and ends it: everything runs again. Gives what was hit.
-    pub async fn inflict(self, system: &System, dice: &mut Dice) -> String {
-        match self.part {
+    /// Does it to the system, and ends it: everything runs again.
+    pub async fn inflict(self, system: &System, dice: &mut Dice) -> Hit {
+        // An edge that says nothing keeps whoever is sent to it waiting, and in the end that is every client.
+        let is_mute = matches!(self.blow, Blow::Freeze | Blow::BlackHole | Blow::Silence);
+        let (what, leaves_orders_going) = match self.part {
             Part::Service(kind) => {
                 let name = format!("{kind}-{}", 1 + dice.below(2));
                 hit_service(self.blow, system, &name, dice).await;
-                return name;
+                (name, !(is_mute && self.part == EDGE))
             }
-            Part::Gateway => hit_gateway(self.blow, system, dice).await,
-            Part::Redis => return stock_store::hit(self.blow, system, dice).await,
-            Part::Postgres => hit_ledger(self.blow, system, dice).await,
-            Part::RabbitMq => hit_broker(self.blow, system, dice).await,
+            Part::Gateway => {
+                hit_gateway(self.blow, system, dice).await;
+                (String::new(), self.blow == Blow::Reload)
+            }
+            Part::Redis => (stock_store::hit(self.blow, system, dice).await, false),
+            Part::Postgres => {
+                hit_ledger(self.blow, system, dice).await;
+                (String::new(), false)
+            }
+            Part::RabbitMq => {
+                hit_broker(self.blow, system, dice).await;
+                (String::new(), true)
+            }
             Part::Link => {
                 let place = dice.below(system.links.len() as u64);
                 let link = &system.links[usize::try_from(place).expect("small")];
                 hit_link(self.blow, link, dice).await;
-                return format!("{} to {}", link.from, link.to);
+                (format!("{} to {}", link.from, link.to), !(is_mute && link.to.starts_with("edge")))
             }
-        }
-        String::new()
+        };
+        Hit { what, leaves_orders_going }
     }
 }
 

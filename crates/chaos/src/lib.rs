@@ -4,7 +4,8 @@
 //! - [`system`]: all parts, and the links between them
 //! - [`load`]: the clients; [`calls`]: one call of theirs; [`tally`]: what they were told so far
 //! - [`faults`]: what is done to the parts; [`schedule`]: what comes next
-//! - [`campaign`]: a run of faults under load; [`report`]: what it has to say
+//! - [`campaign`]: a run of faults under load; [`figures`]: what is promised, measured
+//! - [`report`]: what a run has to say
 //! - [`history`]: what clients did and were told, and which faults there were, line by line; [`record`]: writes it
 //! - [`checker`]: judges a run; [`kept`]: keeps what it judges, beside the history
 
@@ -14,6 +15,7 @@ pub mod calls;
 pub mod campaign;
 pub mod checker;
 pub mod faults;
+pub mod figures;
 pub mod history;
 pub mod kept;
 pub mod load;

@@ -19,6 +19,8 @@ use crate::history::{Invoke, Op};
 pub const PLENTIFUL: [&str; 4] = ["plenty-1", "plenty-2", "plenty-3", "plenty-4"];
 /// Items that a few units of are received now and then, fewer than are wanted.
 const SCARCE: [&str; 2] = ["scarce-1", "scarce-2"];
+/// Items that more is wanted of than there is, so that none is ever sold.
+const UNSOLD_MAX: u64 = 500;
 /// There is one unit of each of these, and everybody wants the newest one.
 const SINGLE_SECONDS: u64 = 5;
 /// Life of a hold that a client takes.
@@ -148,6 +150,7 @@ impl Client {
                 (Mix::Everything, 80..84) => self.repeat_with_another_body().await,
                 (Mix::Everything, 84..86) => self.order_twice_at_once().await,
                 (Mix::Everything, 86..94) => self.hold().await,
+                (Mix::Everything, 94) => self.want_too_much().await,
                 (Mix::Everything, _) => self.read().await,
             }
             next = (next + STEP_PERIOD).max(Instant::now());
@@ -259,6 +262,16 @@ impl Client {
             6 => drop(tokio::join!(self.call(order), self.call(release))),
             _ => {}
         }
+    }
+
+    /// Of something that nobody ever bought: it is refused, or read, and leaves nothing behind.
+    async fn want_too_much(&mut self) {
+        let item = format!("unsold-{}", self.dice.below(UNSOLD_MAX));
+        let quantity = Some(2 + self.dice.below(UNITS_MAX));
+        let op = [Op::Order, Op::Reserve, Op::Stock][usize::try_from(self.dice.below(3)).expect("small")];
+        let hold = (op == Op::Reserve).then(|| self.id());
+        let key = (op == Op::Order).then(|| format!("{:x}-{:x}", self.run, self.dice.below(u64::MAX)));
+        self.call(Invoke { op, item: Some(item), quantity, hold, key, ..Invoke::default() }).await;
     }
 
     async fn read(&mut self) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::campaign::Outcome;
 use crate::faults::KINDS;
+use crate::figures::Figure;
 use crate::history::Op;
 use crate::tally::{statuses, within};
 
@@ -35,6 +36,14 @@ pub fn faults(outcome: &Outcome) {
         count(outcome).values().sum::<usize>(),
         outcome.took
     ));
+}
+
+/// What was promised, and what was measured.
+pub fn figures(figures: &[Figure]) {
+    for Figure { what, goal, measured, is_met } in figures {
+        let verdict = if *is_met { "met" } else { "MISSED" };
+        say(&format!("{what}\n  goal      {goal}: {verdict}\n  measured  {measured}"));
+    }
 }
 
 /// How often each kind came.
