@@ -5,6 +5,7 @@ use std::time::Duration;
 use service::manual::Dice;
 use tokio::time::sleep;
 
+use crate::one_of;
 use crate::proxy::{Direction, Link, Mode};
 use crate::system::System;
 
@@ -178,8 +179,7 @@ impl Kind {
                 (String::new(), true)
             }
             Part::Link => {
-                let place = dice.below(system.links.len() as u64);
-                let link = &system.links[usize::try_from(place).expect("small")];
+                let link = one_of(dice, &system.links);
                 hit_link(self.blow, link, dice).await;
                 (format!("{} to {}", link.from, link.to), !(is_mute && link.to.starts_with("edge")))
             }

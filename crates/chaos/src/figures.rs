@@ -34,7 +34,7 @@ const RUSH_ORDERS: u32 = 5_000;
 /// Who is told to come again comes so much later, as the answer asks.
 const RUSH_PAUSE: Duration = Duration::from_secs(1);
 /// Each of them is told yes or no within this.
-const RUSH_LIMIT: Duration = Duration::from_secs(60);
+const RUSH_LIMIT: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 const GIVE_UP: Duration = Duration::from_mins(2);
 

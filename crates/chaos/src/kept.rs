@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -15,12 +14,14 @@ use crate::checker::evidence::{
 use crate::load::HOLD_SECONDS;
 use crate::system::{FIRST_STOCK, System, TTL};
 
+type Row = (Uuid, bool, String, i64, i64, i64, Option<String>, i64);
+
 /// Rows and keys, column by column as [`Ledger`] and [`Stock`] name them.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     initial: i64,
     hold_micros: u64,
-    verdicts: Vec<(Uuid, bool, String, i64, i64, i64, Option<String>, i64)>,
+    verdicts: Vec<Row>,
     leases: Vec<(String, i64, i64, i64)>,
     restocks: Vec<(Uuid, String, i64, i64)>,
     outbox: Vec<(Uuid, String, i64)>,
@@ -48,7 +49,7 @@ pub async fn keep(system: &System, directory: &Path) -> io::Result<()> {
     let evidence = Evidence {
         setup: Setup {
             initial: FIRST_STOCK,
-            hold_micros: TTL.max(Duration::from_secs(HOLD_SECONDS)).as_micros() as u64,
+            hold_micros: 1_000_000 * TTL.as_secs().max(HOLD_SECONDS),
             ..Setup::default()
         },
         history: History::default(),
@@ -131,5 +132,56 @@ impl From<Kept> for Evidence {
                 handled: kept.handled.map(|handled| handled.into_iter().collect()),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_what_is_read() {
+        let id = Uuid::from_u128;
+        let verdict = Verdict {
+            id: id(1),
+            confirmed: true,
+            item: "widget".into(),
+            quantity: 2,
+            epoch: 3,
+            number: 4,
+            key: Some("key:5".into()),
+            created_at: 6,
+        };
+        let tombstone = Verdict { id: id(2), confirmed: false, key: None, ..verdict.clone() };
+        let keys = ItemKeys {
+            open: true,
+            epoch: 1,
+            received: 2,
+            available: 3,
+            held: 4,
+            sold: 5,
+            holds: 6,
+            entries: 7,
+            deadlines: 8,
+            units: 9,
+        };
+        let evidence = Evidence {
+            setup: Setup { initial: 7, hold_micros: 8, ..Setup::default() },
+            history: History::default(),
+            ledger: Ledger {
+                verdicts: vec![verdict, tombstone],
+                leases: BTreeMap::from([("widget".into(), Lease { epoch: 1, initial: 2, settled: 3 })]),
+                restocks: vec![Restock { id: id(3), item: "widget".into(), quantity: 4, created_at: 5 }],
+                outbox: vec![Outbox { order: id(4), item: "widget".into(), quantity: 5 }],
+            },
+            stock: Stock { items: BTreeMap::from([("widget".into(), keys)]), stray: vec!["nobody's".to_owned()] },
+            events: Events { waiting: 1, dead_letters: 2, handled: Some(HashSet::from([id(5)])) },
+        };
+        let told = format!("{evidence:?}");
+        let text = serde_json::to_string(&Kept::from(evidence)).expect("JSON");
+        let read: Kept = serde_json::from_str(&text).expect("the same");
+        assert_eq!(format!("{:?}", Evidence::from(read)), told);
     }
 }

@@ -25,3 +25,10 @@ pub mod report;
 pub mod schedule;
 pub mod system;
 pub mod tally;
+
+use service::manual::Dice;
+
+/// One of them, as the dice fall.
+fn one_of<'a, T>(dice: &mut Dice, all: &'a [T]) -> &'a T {
+    &all[usize::try_from(dice.below(all.len() as u64)).expect("it was a length")]
+}

@@ -14,6 +14,7 @@ use uuid::{Builder, Uuid};
 
 use crate::calls::{Caller, Told};
 use crate::history::{Invoke, Op};
+use crate::one_of;
 
 /// Items that never run out.
 pub const PLENTIFUL: [&str; 4] = ["plenty-1", "plenty-2", "plenty-3", "plenty-4"];
@@ -168,12 +169,12 @@ impl Client {
     }
 
     fn plentiful(&mut self) -> String {
-        PLENTIFUL[usize::try_from(self.dice.below(PLENTIFUL.len() as u64)).expect("small")].to_owned()
+        (*one_of(&mut self.dice, &PLENTIFUL)).to_owned()
     }
 
     fn item(&mut self) -> String {
         match self.dice.below(100) {
-            0..7 => SCARCE[usize::from(self.one_in(2))].to_owned(),
+            0..7 => (*one_of(&mut self.dice, &SCARCE)).to_owned(),
             7..11 => format!("single-{}", self.shared.begin.elapsed().as_secs() / SINGLE_SECONDS),
             _ => self.plentiful(),
         }
@@ -214,10 +215,8 @@ impl Client {
 
     /// What somebody sent a moment ago, answered or not.
     fn sent_before(&mut self) -> Option<Invoke> {
-        let recent = self.shared.recent();
-        let count = u64::try_from(recent.len()).expect("small");
-        let place = (count > 0).then(|| self.dice.below(count))?;
-        recent.get(usize::try_from(place).expect("small")).cloned()
+        let mut recent = self.shared.recent();
+        (!recent.is_empty()).then(|| one_of(&mut self.dice, recent.make_contiguous()).clone())
     }
 
     async fn repeat(&mut self) {
@@ -268,7 +267,7 @@ impl Client {
     async fn want_too_much(&mut self) {
         let item = format!("unsold-{}", self.dice.below(UNSOLD_MAX));
         let quantity = Some(2 + self.dice.below(UNITS_MAX));
-        let op = [Op::Order, Op::Reserve, Op::Stock][usize::try_from(self.dice.below(3)).expect("small")];
+        let op = *one_of(&mut self.dice, &[Op::Order, Op::Reserve, Op::Stock]);
         let hold = (op == Op::Reserve).then(|| self.id());
         let key = (op == Op::Order).then(|| format!("{:x}-{:x}", self.run, self.dice.below(u64::MAX)));
         self.call(Invoke { op, item: Some(item), quantity, hold, key, ..Invoke::default() }).await;
@@ -276,10 +275,8 @@ impl Client {
 
     async fn read(&mut self) {
         let order = {
-            let placed = self.shared.placed();
-            let count = u64::try_from(placed.len()).expect("small");
-            let place = (count > 0).then(|| self.dice.below(count));
-            place.and_then(|place| placed.get(usize::try_from(place).expect("small")).copied())
+            let mut placed = self.shared.placed();
+            (!placed.is_empty()).then(|| *one_of(&mut self.dice, placed.make_contiguous()))
         };
         let order = order.filter(|_| self.one_in(2));
         let read = match order {
@@ -291,7 +288,7 @@ impl Client {
 
     async fn run_restocks(mut self) {
         while !self.shared.is_over() {
-            let item = if self.one_in(4) { self.plentiful() } else { SCARCE[usize::from(self.one_in(2))].to_owned() };
+            let item = if self.one_in(4) { self.plentiful() } else { (*one_of(&mut self.dice, &SCARCE)).to_owned() };
             let units = 1 + self.dice.below(UNITS_MAX);
             self.restock(&item, units).await;
             sleep(RESTOCK_PERIOD).await;

@@ -1,4 +1,5 @@
 //! `chaos`: breaks the real system under load for so long, and judges what the clients were told.
+#![expect(clippy::disallowed_methods, reason = "a seed of its own for each run")]
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -34,7 +35,7 @@ const MINUTES: std::ops::RangeInclusive<f64> = 0.1..=1_440.0;
 /// A minute has so many faults at least,
 const FAULTS_A_MINUTE_MIN: usize = 8;
 /// and the run of a night
-const NIGHT: Duration = Duration::from_mins(60);
+const NIGHT: Duration = Duration::from_hours(1);
 /// so many in all,
 const NIGHT_FAULTS_MIN: usize = 400;
 /// so many of each kind,
@@ -58,13 +59,13 @@ async fn main() -> ExitCode {
             let judged = directories.iter().map(|directory| judge(Path::new(directory)));
             judged.reduce(|all, one| Ok(all? & one?)).unwrap_or(Ok(true))
         }
-        _ => match plan(&arguments) {
-            Some(plan) => run(&plan).await,
-            None => {
+        _ => {
+            let Some(plan) = plan(&arguments) else {
                 say(USAGE);
                 return ExitCode::from(MISUSED);
-            }
-        },
+            };
+            run(&plan).await
+        }
     };
     match is_well {
         Ok(true) => ExitCode::SUCCESS,

@@ -15,10 +15,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::one_of;
+
 /// Read at once.
 const CHUNK_BYTES_MAX: usize = 16 * 1024;
 /// Chunks under way in one direction: beyond them the sender has to wait, as on a real line.
 const CHUNKS_MAX: usize = 256;
+/// Parts of the jitter.
+const PERCENT: [u32; 5] = [0, 10, 25, 50, 100];
 /// After a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -267,8 +271,7 @@ impl Line {
                 length = length.min(left);
             }
             if let Mode::Delay { least, jitter } = mode {
-                let more = Duration::from_micros(dice.below(1 + jitter.as_micros() as u64));
-                due = due.max(Instant::now() + least + more);
+                due = due.max(Instant::now() + least + jitter * *one_of(&mut dice, &PERCENT) / 100);
             }
             // An error: the other side is gone, and the pump ends with its cause.
             if sender.send((due, buffer[..length].to_vec())).await.is_err() {

@@ -78,9 +78,9 @@ pub fn answers(outcome: &Outcome) {
     let count = |wanted: fn(u16) -> bool| outcome.asked.iter().filter(|one| wanted(one.status.unwrap_or(0))).count();
     let refused = count(|status| matches!(status, 400 | 404 | 409 | 422));
     let unknown = count(|status| !matches!(status, 200..=299 | 400 | 404 | 409 | 422));
-    let rate = orders(outcome) as f64 / outcome.took.as_secs_f64().max(1.0);
+    let rate = orders(outcome) / usize::try_from(outcome.took.as_secs().max(1)).expect("no run lasts that long");
     say(&format!(
-        "{} calls: {} orders placed ({rate:.0}/s), {refused} refused, {unknown} unknown; half answered within {:.0?}, \
+        "{} calls: {} orders placed ({rate}/s), {refused} refused, {unknown} unknown; half answered within {:.0?}, \
          99 of 100 within {:.0?}, all within {:.1?}",
         outcome.asked.len(),
         orders(outcome),

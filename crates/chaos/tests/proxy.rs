@@ -149,10 +149,10 @@ async fn a_connection_is_cut_after_exactly_so_many_bytes() {
     arrives(&mut client, &mut served, "these do not count").await;
     link.set(Mode::CutAfter(8));
     arrives(&mut served, &mut client, "five5").await;
-    client.write_all(b"three and more").await.expect("written");
+    client.write_all(b"abc and more").await.expect("written");
     let mut got = [0; 3];
     in_time(served.read_exact(&mut got)).await.expect("read");
-    assert_eq!(&got, b"thr");
+    assert_eq!(&got, b"abc");
     is_reset(&mut served).await;
     is_reset(&mut client).await;
 }

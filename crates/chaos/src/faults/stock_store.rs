@@ -9,6 +9,7 @@ use service::manual::Dice;
 
 use super::{Blow, pass};
 use crate::load::PLENTIFUL;
+use crate::one_of;
 use crate::proxy::Mode;
 use crate::system::{REDIS, System, at};
 
@@ -18,8 +19,7 @@ const SYNC_LIMIT: Duration = Duration::from_secs(20);
 /// Gives what was hit, or how.
 pub(super) async fn hit(blow: Blow, system: &System, dice: &mut Dice) -> String {
     let [redis, _] = &system.redis;
-    let place = usize::try_from(dice.below(PLENTIFUL.len() as u64)).expect("small");
-    let item = PLENTIFUL[place];
+    let item = *one_of(dice, &PLENTIFUL);
     let key = |part: &str| format!("{{{item}}}:{part}");
     match blow {
         Blow::Freeze => {
@@ -47,7 +47,7 @@ pub(super) async fn hit(blow: Blow, system: &System, dice: &mut Dice) -> String 
                 &["DEL", &due],
                 &["DEL", &ledger, &holds],
             ];
-            let edit = edits[usize::try_from(dice.below(edits.len() as u64)).expect("small")];
+            let edit = one_of(dice, &edits);
             redis.cli(edit).await;
             return edit.join(" ");
         }
