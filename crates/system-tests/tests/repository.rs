@@ -85,7 +85,7 @@ fn texts(endings: &[&str]) -> Vec<(String, String)> {
 fn product_sources() -> Vec<(String, String)> {
     let mut sources = texts(&[".rs"]);
     sources.retain(|(path, _)| {
-        let tests = ["crates/system-tests/", "crates/servers/"];
+        let tests = ["crates/chaos/", "crates/system-tests/", "crates/servers/"];
         path.contains("/src/") && !path.ends_with("/tests.rs") && !tests.iter().any(|tests| path.starts_with(tests))
     });
     for (_, text) in &mut sources {
