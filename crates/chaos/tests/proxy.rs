@@ -29,8 +29,8 @@ async fn link() -> (Link, TcpListener) {
 /// Both ends of a new connection over the link.
 async fn connected(link: &Link, server: &TcpListener) -> (TcpStream, TcpStream) {
     let client = in_time(TcpStream::connect(link.addr())).await.expect("it connects");
-    let (served, _) = in_time(server.accept()).await.expect("it arrives");
-    (client, served)
+    let (far, _) = in_time(server.accept()).await.expect("it arrives");
+    (client, far)
 }
 
 async fn arrives(from: &mut TcpStream, to: &mut TcpStream, text: &str) {
@@ -53,26 +53,26 @@ async fn is_reset(stream: &mut TcpStream) {
 #[tokio::test]
 async fn a_link_passes_both_ways_and_each_end_by_itself() {
     let (link, server) = link().await;
-    let (mut client, mut served) = connected(&link, &server).await;
-    arrives(&mut client, &mut served, "question").await;
-    arrives(&mut served, &mut client, "answer").await;
+    let (mut client, mut far) = connected(&link, &server).await;
+    arrives(&mut client, &mut far, "question").await;
+    arrives(&mut far, &mut client, "answer").await;
     client.shutdown().await.expect("shut down");
-    assert_eq!(in_time(served.read(&mut [0])).await.expect("its end"), 0);
-    arrives(&mut served, &mut client, "late answer").await;
-    drop(served);
+    assert_eq!(in_time(far.read(&mut [0])).await.expect("its end"), 0);
+    arrives(&mut far, &mut client, "late answer").await;
+    drop(far);
     assert_eq!(in_time(client.read(&mut [0])).await.expect("its end"), 0);
 }
 
 #[tokio::test]
 async fn a_slow_link_delays_every_byte_keeps_their_order_and_is_no_narrower() {
     let (link, server) = link().await;
-    let (mut client, mut served) = connected(&link, &server).await;
+    let (mut client, mut far) = connected(&link, &server).await;
     let least = Duration::from_millis(150);
     link.set(Mode::Delay { least, jitter: Duration::from_millis(50) });
     let since = Instant::now();
     let sent: Vec<u8> = (0..=255).cycle().take(400_000).collect();
     let mut got = vec![0; sent.len()];
-    let (written, read) = in_time(async { tokio::join!(client.write_all(&sent), served.read_exact(&mut got)) }).await;
+    let (written, read) = in_time(async { tokio::join!(client.write_all(&sent), far.read_exact(&mut got)) }).await;
     written.expect("written");
     read.expect("read");
     assert!(got == sent, "in another order");
@@ -84,76 +84,76 @@ async fn a_slow_link_delays_every_byte_keeps_their_order_and_is_no_narrower() {
 #[tokio::test]
 async fn a_reset_ends_both_sides_and_new_connections_pass() {
     let (link, server) = link().await;
-    let (mut client, mut served) = connected(&link, &server).await;
-    arrives(&mut client, &mut served, "before").await;
+    let (mut client, mut far) = connected(&link, &server).await;
+    arrives(&mut client, &mut far, "before").await;
     link.reset();
     is_reset(&mut client).await;
-    is_reset(&mut served).await;
-    let (mut client, mut served) = connected(&link, &server).await;
-    arrives(&mut client, &mut served, "after").await;
+    is_reset(&mut far).await;
+    let (mut client, mut far) = connected(&link, &server).await;
+    arrives(&mut client, &mut far, "after").await;
 }
 
 #[tokio::test]
 async fn a_black_hole_accepts_and_swallows_and_resets_what_it_has_swallowed_from() {
     let (link, server) = link().await;
-    let (mut client, mut served) = connected(&link, &server).await;
-    let (mut idle, mut served_idle) = connected(&link, &server).await;
+    let (mut client, mut far) = connected(&link, &server).await;
+    let (mut idle, mut far_idle) = connected(&link, &server).await;
     link.set(Mode::BlackHole);
     let mut newcomer = in_time(TcpStream::connect(link.addr())).await.expect("it is accepted");
-    for stream in [&mut client, &mut served, &mut newcomer] {
+    for stream in [&mut client, &mut far, &mut newcomer] {
         stream.write_all(b"lost").await.expect("written");
     }
-    for stream in [&mut client, &mut served, &mut newcomer] {
+    for stream in [&mut client, &mut far, &mut newcomer] {
         is_silent(stream).await;
     }
     link.set(Mode::Pass);
-    for stream in [&mut client, &mut served, &mut newcomer] {
+    for stream in [&mut client, &mut far, &mut newcomer] {
         is_reset(stream).await;
     }
-    arrives(&mut idle, &mut served_idle, "nothing of this was lost").await;
+    arrives(&mut idle, &mut far_idle, "nothing of this was lost").await;
 }
 
 #[tokio::test]
 async fn nobody_hears_of_an_end_through_a_black_hole() {
     let (link, server) = link().await;
-    let (client, mut served) = connected(&link, &server).await;
+    let (client, mut far) = connected(&link, &server).await;
     link.set(Mode::BlackHole);
     drop(client);
-    is_silent(&mut served).await;
+    is_silent(&mut far).await;
     link.set(Mode::Pass);
-    is_reset(&mut served).await;
+    is_reset(&mut far).await;
 }
 
 #[tokio::test]
 async fn a_half_open_link_is_silent_one_way_and_passes_the_other() {
     let (link, server) = link().await;
-    let (mut client, mut served) = connected(&link, &server).await;
+    let (mut client, mut far) = connected(&link, &server).await;
     link.set(Mode::Silent(Direction::ToClient));
-    arrives(&mut client, &mut served, "heard").await;
-    served.write_all(b"not heard").await.expect("written");
+    arrives(&mut client, &mut far, "heard").await;
+    far.write_all(b"not heard").await.expect("written");
     is_silent(&mut client).await;
     link.set(Mode::Pass);
     is_reset(&mut client).await;
 
-    let (mut client, mut served) = connected(&link, &server).await;
+    let (mut client, mut far) = connected(&link, &server).await;
     link.set(Mode::Silent(Direction::ToServer));
-    arrives(&mut served, &mut client, "heard").await;
+    arrives(&mut far, &mut client, "heard").await;
     client.write_all(b"not heard").await.expect("written");
-    is_silent(&mut served).await;
+    is_silent(&mut far).await;
 }
 
 #[tokio::test]
 async fn a_connection_is_cut_after_exactly_so_many_bytes() {
     let (link, server) = link().await;
-    let (mut client, mut served) = connected(&link, &server).await;
-    arrives(&mut client, &mut served, "these do not count").await;
+    let (mut client, mut far) = connected(&link, &server).await;
+    arrives(&mut client, &mut far, "these do not count").await;
     link.set(Mode::CutAfter(8));
-    arrives(&mut served, &mut client, "five5").await;
+    arrives(&mut far, &mut client, "five5").await;
     client.write_all(b"abc and more").await.expect("written");
     let mut got = [0; 3];
-    in_time(served.read_exact(&mut got)).await.expect("read");
+    in_time(far.read_exact(&mut got)).await.expect("read");
     assert_eq!(&got, b"abc");
-    is_reset(&mut served).await;
+    is_reset(&mut far).await;
     is_reset(&mut client).await;
 }
 
@@ -161,14 +161,17 @@ async fn a_connection_is_cut_after_exactly_so_many_bytes() {
 async fn a_link_that_refuses_or_whose_server_is_dead_is_nobody_and_comes_back() {
     let (link, server) = link().await;
     for dead in [false, true] {
-        let refuse = |refuse: bool| match dead {
-            true => link.set_dead(refuse),
-            false => link.set(if refuse { Mode::Refuse } else { Mode::Pass }),
+        let refuse = |refuse: bool| {
+            if dead {
+                link.set_dead(refuse);
+            } else {
+                link.set(if refuse { Mode::Refuse } else { Mode::Pass });
+            }
         };
-        let (mut client, mut served) = connected(&link, &server).await;
+        let (mut client, mut far) = connected(&link, &server).await;
         refuse(true);
         is_reset(&mut client).await;
-        is_reset(&mut served).await;
+        is_reset(&mut far).await;
         let refused = async || match TcpStream::connect(link.addr()).await {
             // The listener goes a moment later.
             Ok(_) => None,
@@ -178,21 +181,21 @@ async fn a_link_that_refuses_or_whose_server_is_dead_is_nobody_and_comes_back() 
         refuse(false);
         let again = async || TcpStream::connect(link.addr()).await.ok();
         let mut client = eventually(LIMIT, "somebody listens", again).await;
-        let (mut served, _) = in_time(server.accept()).await.expect("it arrives");
-        arrives(&mut client, &mut served, "back").await;
+        let (mut far, _) = in_time(server.accept()).await.expect("it arrives");
+        arrives(&mut client, &mut far, "back").await;
     }
 }
 
 #[tokio::test]
 async fn a_link_that_is_pointed_elsewhere_leads_there() {
     let (link, old) = link().await;
-    let (mut client, mut served) = connected(&link, &old).await;
+    let (mut client, mut far) = connected(&link, &old).await;
     let new = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     link.point_at(new.local_addr().expect("bound"));
     is_reset(&mut client).await;
-    is_reset(&mut served).await;
-    let (mut client, mut served) = connected(&link, &new).await;
-    arrives(&mut client, &mut served, "to the new one").await;
+    is_reset(&mut far).await;
+    let (mut client, mut far) = connected(&link, &new).await;
+    arrives(&mut client, &mut far, "to the new one").await;
     drop(new);
     let mut client = in_time(TcpStream::connect(link.addr())).await.expect("the link listens");
     is_reset(&mut client).await;
