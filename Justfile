@@ -55,12 +55,12 @@ restarts seconds="60": tools servers
     cargo build --workspace --all-targets --locked
     RESTART_SECONDS={{ quote(seconds) }} target/debug/servers run -- cargo-nextest nextest run --locked --package system-tests --test servers_restarts --profile long --no-capture everything_restarted
 
-# Without arguments a minute of it, and the promised figures in short, on what the tests have built; `--minutes 60` and other
-# arguments, which `target/debug/chaos --help` lists, on release binaries.
+# Without arguments a minute of it, on what the tests have built; `--minutes 60`, `--figures long` and other arguments, which
+# `target/debug/chaos --help` lists, on release binaries.
 # Breaks two of everything on real servers under load, in an order that a seed decides, and judges what clients were told.
 chaos *arguments: tools servers
     cargo build --locked {{ if arguments == "" { "--workspace --all-targets" } else { "--release --bins --package chaos --package edge --package order --package inventory" } }}
-    {{ if arguments == "" { "target/debug/chaos --figures short --minutes 1" } else { "target/release/chaos " + arguments } }}
+    {{ if arguments == "" { "target/debug/chaos --minutes 1" } else { "target/release/chaos " + arguments } }}
 
 # Makes up input for each parser of what strangers send, so many seconds each, and keeps what fails: CONTRIBUTING.md.
 fuzz seconds="60": tools
