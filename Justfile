@@ -14,7 +14,7 @@ python_scripts := "git grep --untracked --null -l -E '^#!.*[/ ]python3( |$)' -- 
 engine := "images images-check compose-smoke images-save advisories publish"
 
 # What another workflow runs every night, longer than there is time for with each change. A test compares the two.
-nightly := "api-test fuzz restarts simulate"
+nightly := "api-test chaos fuzz restarts simulate"
 
 # The images that are published; the others only serve the Compose stack.
 published := "edge order-service inventory-service standalone"
@@ -37,7 +37,7 @@ stack *arguments:
     @exec target/debug/servers stack "$@"
 
 # Every check, in the order that finds mistakes soonest.
-ci: fmt lint proto openapi deny leaks docs test simulate api-test
+ci: fmt lint proto openapi deny leaks docs test simulate chaos api-test
 
 # Runs all tests, on real servers too, which it installs when they are missing; or one crate's tests that need none:
 # order, inventory, edge, broker, service, contracts, standalone. A filter may follow.
@@ -59,6 +59,13 @@ simulate *arguments:
 restarts seconds="60": tools servers
     cargo build --workspace --all-targets --locked
     RESTART_SECONDS={{ quote(seconds) }} target/debug/servers run -- cargo-nextest nextest run --locked --package system-tests --test servers_restarts --profile long --no-capture everything_restarted
+
+# Without arguments a minute of it, on what the tests have built; `--minutes 60`, `--figures long` and other arguments, which
+# `target/debug/chaos --help` lists, on release binaries.
+# Breaks two of everything on real servers under load, in an order that a seed decides, and judges what clients were told.
+chaos *arguments: tools servers
+    cargo build --locked {{ if arguments == "" { "--workspace --all-targets" } else { "--release --bins --package chaos --package edge --package order --package inventory" } }}
+    {{ if arguments == "" { "target/debug/chaos --minutes 1" } else { "target/release/chaos " + arguments } }}
 
 # Makes up input for each parser of what strangers send, so many seconds each, and keeps what fails: CONTRIBUTING.md.
 fuzz seconds="60": tools

@@ -6,6 +6,7 @@
 //!   servers
 //! - [`gateway_config`]: the repository's own configuration of NGINX
 //! - [`Port`]: a port that nobody else takes, although the server behind it is down
+//! - [`Process`]: one of our services; [`binary`], [`signal`], [`metric`], [`eventually`]: what goes with it
 //! - `server`: one process tree: starts, ends, pauses and starts again
 //! - `programs`: where the binaries are, and how they are run unprivileged
 //!
@@ -17,9 +18,11 @@
 #![expect(clippy::disallowed_methods, reason = "real servers are waited for on the real clock")]
 
 mod gateway;
+mod http;
 mod nginx;
 mod port;
 mod postgres;
+mod process;
 mod programs;
 mod prometheus;
 mod rabbitmq;
@@ -29,9 +32,11 @@ mod server;
 pub mod stack;
 
 pub use gateway::gateway_config;
+pub use http::{get, metric};
 pub use nginx::Nginx;
 pub use port::Port;
 pub use postgres::{POSTGRES_URL_VARIABLE, Postgres};
+pub use process::{Process, READY_TIMEOUT, STOP_TIMEOUT, binary, eventually, local, signal};
 pub use prometheus::Prometheus;
 pub use rabbitmq::{RABBITMQ_DIRECTORY_VARIABLE, RABBITMQ_URL_VARIABLE, RabbitMq};
 pub use redis::Redis;

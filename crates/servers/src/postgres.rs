@@ -105,6 +105,11 @@ impl Postgres {
         self.own().end(Signal::INT).await;
     }
 
+    /// Ends it by its immediate stop: nothing is written any more, and the next start recovers.
+    pub async fn stop_at_once(&self) {
+        self.own().end(Signal::QUIT).await;
+    }
+
     /// Kills the server with all its processes, as a crash would.
     pub async fn kill(&self) {
         self.own().kill().await;

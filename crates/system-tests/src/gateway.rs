@@ -7,7 +7,8 @@ use std::{
 };
 
 use serde_json::Value;
-use servers::{Nginx, Port, gateway_config};
+pub use servers::local;
+use servers::{Nginx, Port, STOP_TIMEOUT, gateway_config};
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
@@ -20,8 +21,6 @@ use crate::{
 
 /// An edge listens within this, on a machine that is busy with other tests.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// It drains within this.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The gateway writes its log after the answer, and is not waited for longer than this.
 const LOG_LIMIT: Duration = Duration::from_secs(10);
 
@@ -137,9 +136,4 @@ fn json_object(line: &[u8]) -> Value {
     let value: Value = serde_json::from_slice(line).unwrap_or_else(|error| panic!("no JSON ({error}): {text}"));
     assert!(value.is_object(), "{text}");
     value
-}
-
-/// The port of 127.0.0.1.
-pub fn local(port: &Port) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()))
 }

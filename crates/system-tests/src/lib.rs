@@ -24,18 +24,5 @@ pub mod system;
 pub mod wired;
 
 pub use client::{Answer, Client};
+pub use servers::eventually;
 pub use system::System;
-
-use std::time::{Duration, Instant};
-
-/// Asks again and again until `probe` answers, and fails loudly when it does not within `limit`.
-pub async fn eventually<T>(limit: Duration, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + limit;
-    loop {
-        if let Some(found) = probe().await {
-            return found;
-        }
-        assert!(Instant::now() < end, "not within {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}

@@ -8,18 +8,15 @@
 
 pub mod audit;
 pub mod load;
-mod process;
 
 use std::{array, net::SocketAddr};
 
 use contracts::inventory::v1::inventory_service_client::InventoryServiceClient;
 use futures::future::join_all;
-use servers::{Postgres, RabbitMq, Redis};
+pub use servers::Process;
+use servers::{Postgres, READY_TIMEOUT, RabbitMq, Redis};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
-
-pub use process::Process;
-use process::READY_TIMEOUT;
 
 use crate::{Client, eventually, gateway::Gateway};
 

@@ -3,11 +3,13 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
+use servers::STOP_TIMEOUT;
+pub use servers::{binary, metric, signal};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -18,8 +20,6 @@ use crate::Client;
 
 /// The process says that it is ready within this, on a machine that is busy with other tests.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// It drains within this.
-pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a process ended.
 #[derive(Debug)]
@@ -105,21 +105,6 @@ impl System {
     }
 }
 
-/// The sum of a metric over all label sets at this admin address, 0 when there is none.
-pub(crate) async fn metric(admin: SocketAddr, name: &str) -> f64 {
-    let text = Client::new(admin).get("/metrics").await.body;
-    let text = String::from_utf8(text.to_vec()).expect("UTF-8");
-    let of_name = |line: &&str| {
-        let rest = line.strip_prefix(name);
-        rest.is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
-    };
-    let value = |line: &str| -> f64 {
-        let (_, value) = line.rsplit_once(' ').expect("a value");
-        value.parse().expect("a number")
-    };
-    text.lines().filter(of_name).map(value).sum()
-}
-
 /// What a process has in memory, in MiB: `VmRSS` now, `VmHWM` at most so far.
 pub fn memory_mib(process: u32, line: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
@@ -127,23 +112,8 @@ pub fn memory_mib(process: u32, line: &str) -> u64 {
     value.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
 }
 
-/// Sends a signal to a process, or with a minus before the id to its group. The shell's own kill: small systems have no
-/// other.
-pub fn signal(name: &str, id: &str) {
-    let sent = std::process::Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status();
-    assert!(sent.expect("sh runs").success(), "SIG{name} to {id}");
-}
-
 fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
     settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-}
-
-/// The binary of that name that was built with these tests.
-pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a path");
-    let binary = test.ancestors().nth(2).expect("target/<profile>/deps").join(name);
-    assert!(binary.exists(), "{} is missing: run `just test`, which builds it", binary.display());
-    binary
 }
 
 /// The all-in-one, ready to be spawned, on free ports.

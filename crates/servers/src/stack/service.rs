@@ -1,16 +1,15 @@
 use std::fs::File;
-use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+use crate::http::get;
 use crate::programs::as_caller;
 use crate::server::{log_end, say};
 
@@ -21,8 +20,6 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// Long enough to see that a service is gone, and that the other one works on.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(50);
-/// How long an answer about health may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// One of the order system's services, run by the caller. Its logs go to a file.
 #[derive(Debug)]
@@ -110,13 +107,5 @@ fn shown(ended: Option<ExitStatus>) -> String {
 
 /// Whether `GET /readyz` at the port of 127.0.0.1 is answered with 200.
 pub async fn is_ready(port: u16) -> bool {
-    let ask = async {
-        let mut connection = TcpStream::connect(("127.0.0.1", port)).await?;
-        let request = format!("GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
-        connection.write_all(request.as_bytes()).await?;
-        let mut status = [0; 12];
-        connection.read_exact(&mut status).await?;
-        io::Result::Ok(status)
-    };
-    matches!(timeout(ANSWER_LIMIT, ask).await, Ok(Ok(status)) if &status == b"HTTP/1.1 200")
+    get((Ipv4Addr::LOCALHOST, port).into(), "/readyz").await.is_some_and(|(status, _)| status == 200)
 }

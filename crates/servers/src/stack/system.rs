@@ -1,5 +1,4 @@
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -11,7 +10,7 @@ use super::ports::Ports;
 use super::service::{Service, ServicePlan, is_ready};
 use crate::programs::{Directory, as_caller};
 use crate::server::say;
-use crate::{Nginx, Port, Postgres, RabbitMq, Redis, gateway_config};
+use crate::{Nginx, Port, Postgres, RabbitMq, Redis, binary, gateway_config};
 
 /// From the caller's environment to every service.
 const HANDED_THROUGH: [&str; 6] = [
@@ -94,7 +93,7 @@ async fn postgres(stack: &Stack) -> Postgres {
             postgres.sql("postgres", create).await;
         }
     }
-    let mut migrate = as_caller(&program("order-service"), &stack.directory, "KILL");
+    let mut migrate = as_caller(&binary("order-service"), &stack.directory, "KILL");
     migrate.arg("migrate").env("DB_URL", database_url(&stack.ports, "order_owner")).envs(handed_through());
     let migrated = Command::from(migrate).kill_on_drop(true).output().await;
     let migrated = migrated.unwrap_or_else(|error| panic!("cannot run setpriv, of util-linux: {error}"));
@@ -128,14 +127,6 @@ fn directory(stack: &Stack, server: &str) -> Directory {
         std::fs::remove_file(directory.join(log)).ok();
     }
     directory
-}
-
-/// A binary that was built beside this one.
-fn program(name: &str) -> PathBuf {
-    let own = std::env::current_exe().expect("this binary has a path");
-    let program = own.parent().unwrap_or(Path::new("/")).join(name);
-    assert!(program.exists(), "{} is missing: `just stack up` builds it", program.display());
-    program
 }
 
 /// At 127.0.0.1 nobody is asked for a password.
@@ -174,5 +165,5 @@ fn plan(stack: &Stack, name: &'static str) -> ServicePlan {
     environment.push(("ADMIN_ADDR", addr(&format!("{name} admin"))));
     environment.extend(handed_through());
     let admin_port = ports.of(&format!("{name} admin"));
-    ServicePlan { name, program: program(kind), environment, directory: stack.directory.clone(), admin_port }
+    ServicePlan { name, program: binary(kind), environment, directory: stack.directory.clone(), admin_port }
 }

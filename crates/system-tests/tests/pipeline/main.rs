@@ -104,13 +104,15 @@ fn nightly(justfile: &str) -> BTreeSet<&str> {
     listed(justfile, "nightly := \"")
 }
 
-/// The recipe that the command is: `./justw RECIPE`, in the nightly run also `./justw RECIPE NUMBER`.
+/// The recipe that the command is: `./justw RECIPE`, in the nightly run also with plain words behind it, as in `./justw
+/// RECIPE --minutes 60`.
 fn recipe<'a>(command: &'a str, workflow: &str) -> Option<&'a str> {
     let call = command.strip_prefix("./justw ")?;
     let is_name = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || " -/".contains(c);
     match call.split_once(' ') {
         None => Some(call).filter(is_name),
-        Some((name, number)) if workflow == NIGHTLY && number.parse::<u32>().is_ok() => Some(name).filter(is_name),
+        Some((name, words)) if workflow == NIGHTLY && words.chars().all(is_plain) => Some(name).filter(is_name),
         Some(_) => None,
     }
 }

@@ -1,26 +1,25 @@
-use std::{
-    fs::OpenOptions,
-    net::SocketAddr,
-    path::PathBuf,
-    process::{ExitStatus, Stdio},
-    time::Duration,
-};
+use std::fs::OpenOptions;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-use servers::Port;
 use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
 
-use crate::{
-    Client, eventually,
-    gateway::local,
-    system::{STOP_TIMEOUT, binary, metric, signal},
-};
+use crate::Port;
+use crate::http::{get, metric};
 
-/// It is ready within this, once what it depends on is there, on a machine that is busy with other tests.
-pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// A service is ready within this, once what it depends on is there, on a machine that is busy with other tests.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// It drains within this.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often something that is waited for is looked at.
+const POLL: Duration = Duration::from_millis(20);
 /// How much of a log's end a failed test shows.
 const LOG_LINES_SHOWN: usize = 200;
 
-/// One service as a process, at addresses that stay. It ends with this value, and with the thread that started it.
+/// One service of ours as a process, at addresses that stay. It ends with this value, and with the thread that started it.
 pub struct Process {
     /// Such as `order-service-1`.
     pub name: String,
@@ -35,7 +34,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Of this binary, at free ports. Does not start it.
+    /// Of this binary, built with this one, at free ports. Does not start it.
     pub fn new(name: String, binary_name: &str, log: PathBuf) -> Self {
         let ports = [Port::claim(), Port::claim()];
         let environment = vec![("ADMIN_ADDR".to_owned(), local(&ports[1]).to_string())];
@@ -94,7 +93,7 @@ impl Process {
     /// Waits for its end.
     pub async fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap_or_else(|| panic!("{} does not run", self.name));
-        let ended = tokio::time::timeout(STOP_TIMEOUT, child.wait()).await;
+        let ended = timeout(STOP_TIMEOUT, child.wait()).await;
         ended.unwrap_or_else(|_| panic!("{} does not end", self.name)).expect("a status")
     }
 
@@ -113,8 +112,7 @@ impl Process {
 
     /// The status of `/healthz` or `/readyz` at its admin address, 0 when nothing answers.
     pub async fn health(&self, path: &str) -> u16 {
-        let answer = Client::new(self.admin()).try_send(http::Method::GET, path, &[], "").await;
-        answer.map_or(0, |answer| answer.status.as_u16())
+        get(self.admin(), path).await.map_or(0, |(status, _)| status)
     }
 
     /// Waits until its `/readyz` is 200.
@@ -132,6 +130,11 @@ impl Process {
         metric(self.admin(), name).await
     }
 
+    /// Whether it was started and has not ended since.
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     /// The end of what it logged.
     pub fn log_end(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
@@ -139,4 +142,37 @@ impl Process {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
     }
+}
+
+/// The binary of that name that was built with this one.
+pub fn binary(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("this binary has a path");
+    let folders = own.ancestors().skip(1).take(2);
+    // A test's own binary is one folder deeper.
+    let found = folders.map(|folder| folder.join(name)).find(|binary| binary.is_file());
+    found.unwrap_or_else(|| panic!("{name} is missing beside {}: build the workspace", own.display()))
+}
+
+/// Sends a signal to a process, or with a minus before the id to its group. The shell's own kill: small systems have no
+/// other.
+pub fn signal(name: &str, id: &str) {
+    let sent = std::process::Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status();
+    assert!(sent.expect("sh runs").success(), "SIG{name} to {id}");
+}
+
+/// Asks again and again until `probe` answers, and fails loudly when it does not within `limit`.
+pub async fn eventually<T>(limit: Duration, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        sleep(POLL).await;
+    }
+}
+
+/// The port of 127.0.0.1.
+pub fn local(port: &Port) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()))
 }
