@@ -21,6 +21,8 @@ use crate::tally::{Asked, Tally, longest_gap};
 /// Orders are placed at all within this.
 const WARM_UP_LIMIT: Duration = Duration::from_secs(30);
 const WARM_UP_ORDERS: usize = 100;
+/// A run of a minute or more has so many faults at least.
+pub const FAULTS_MIN: usize = 8;
 /// Between two steps, in milliseconds.
 const CALM_MS: u64 = 1_000;
 /// Everything adds up so soon after the last hold is due (I10).
@@ -63,7 +65,9 @@ pub async fn run(caller: &Caller, length: Duration, seed: u64, system: &System) 
     }
     let (mut schedule, mut dice) = (Schedule::new(seed), Dice::new(!seed));
     let begin = Instant::now();
-    while begin.elapsed() < length {
+    // A busy machine may need longer for the least that there must be.
+    let is_slow = |steps: &[Step]| steps.len() < FAULTS_MIN && begin.elapsed() < 2 * length;
+    while begin.elapsed() < length || is_slow(&outcome.steps) {
         let step = step(&schedule.step(), system, recorder, tally, &mut dice, &mut outcome.wrong).await;
         outcome.steps.push(step);
         sleep(Duration::from_millis(CALM_MS / 2 + dice.below(CALM_MS))).await;

@@ -32,9 +32,7 @@ usage: chaos [--minutes N] [--figures long|short] [--seed S] [--directory D]
 
 Exit codes: 0 nothing was wrong, 1 something was, 64 called wrongly.";
 const MINUTES: std::ops::RangeInclusive<f64> = 0.1..=1_440.0;
-/// A minute has so many faults at least,
-const FAULTS_A_MINUTE_MIN: usize = 8;
-/// and the run of a night
+/// The run of a night has
 const NIGHT: Duration = Duration::from_hours(1);
 /// so many in all,
 const NIGHT_FAULTS_MIN: usize = 400;
@@ -162,7 +160,7 @@ fn too_few(length: Duration, outcome: &Outcome) -> Vec<String> {
     let counts = report::count(outcome);
     let mut limits = Vec::new();
     if length >= Duration::from_mins(1) {
-        limits.push(("faults", counts.values().sum(), FAULTS_A_MINUTE_MIN));
+        limits.push(("faults", counts.values().sum(), campaign::FAULTS_MIN));
     }
     if length >= NIGHT {
         limits.push(("faults", counts.values().sum(), NIGHT_FAULTS_MIN));
