@@ -14,7 +14,7 @@ python_scripts := "git grep --untracked --null -l -E '^#!.*[/ ]python3( |$)' -- 
 engine := "images images-check compose-smoke images-save advisories publish"
 
 # What another workflow runs every night, longer than there is time for with each change. A test compares the two.
-nightly := "api-test chaos fuzz restarts simulate"
+nightly := "api-test chaos fuzz planted restarts simulate"
 
 # The images that are published; the others only serve the Compose stack.
 published := "edge order-service inventory-service standalone"
@@ -50,7 +50,7 @@ test-all *filter: api-tools servers
     cargo build --workspace --all-targets --locked
     target/debug/servers run -- cargo-nextest nextest run --locked --workspace {{ filter }}
 
-# `--seed N` runs one and tells all that happens; `--planted` searches for seeds that find each planted bug.
+# `--seed N` runs one and tells all that happens.
 # Runs the real services over simulated stores, network and clock, from so many seeds, and breaks everything: CONTRIBUTING.md.
 simulate *arguments:
     cargo run --locked --quiet {{ if arguments =~ '^[0-9]{5}' { "--release" } else { "" } }} --package simulation -- "$@"
@@ -59,6 +59,10 @@ simulate *arguments:
 restarts seconds="60": tools servers
     cargo build --workspace --all-targets --locked
     RESTART_SECONDS={{ quote(seconds) }} target/debug/servers run -- cargo-nextest nextest run --locked --package system-tests --test servers_restarts --profile long --no-capture everything_restarted
+
+# Searches the first seed that finds each planted bug, or one that is named.
+planted *bug:
+    cargo run --locked --quiet --package simulation -- --planted "$@"
 
 # Without arguments a minute of it, on what the tests have built; `--minutes 60`, `--figures long` and other arguments, which
 # `target/debug/chaos --help` lists, on release binaries.

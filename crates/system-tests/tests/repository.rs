@@ -39,9 +39,10 @@ const ARROWS: [(&str, &[&str]); 14] = [
 const STORE_CLIENTS: [&str; 3] = ["sqlx", "deadpool_redis", "lapin"];
 
 /// The adapters: the only sources that may name a store client.
-const ADAPTERS: [&str; 6] = [
+const ADAPTERS: [&str; 7] = [
     "crates/order/src/ledger/",
     "crates/inventory/src/stock/",
+    "crates/simulation/src/redis",
     "crates/broker/src/in_process.rs",
     "crates/broker/src/in_process/",
     "crates/broker/src/rabbitmq.rs",

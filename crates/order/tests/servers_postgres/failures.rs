@@ -18,7 +18,7 @@ use service::{environment::Env, manual::ManualEnvironment};
 
 use crate::{
     fixture::{LOCK_WIDGET, PostgresFixture, UNLOCK, number, opened, outside, real, sql},
-    several::{WAITING_FOR_A_LOCK, until},
+    several::until,
 };
 
 /// What a caller is to be answered in, while there is no ledger.
@@ -161,9 +161,9 @@ async fn a_call_that_had_to_wait_for_a_connection_has_all_its_time_left() {
     assert!(futures::poll!(&mut lending).is_pending(), "all are busy");
     clock.advance(Duration::from_millis(SLOT_WAIT_MAX_MS - 1));
     drop(batches);
-    until(&mut lending, &mut look, WAITING_FOR_A_LOCK).await;
+    until(&mut lending, &mut look, 1).await;
     clock.advance(Duration::from_millis(CALL_MAX_MS - 1));
-    until(&mut lending, &mut look, WAITING_FOR_A_LOCK).await;
+    until(&mut lending, &mut look, 1).await;
     ledger.outbox_backlog().await.expect("it is no outage yet");
     clock.advance(Duration::from_millis(1));
     let failure = lending.await.expect_err("its time is up").to_string();

@@ -143,39 +143,42 @@ raced_by_two! {
     an_order_and_a_tombstone_exclude_each_other
 }
 
-/// Two order services in a fresh database, and a connection past them.
-async fn two() -> (Bench, [Arc<PostgresLedger>; 2], PgConnection) {
+/// Two order services in a fresh database, and two connections past them: one stops what comes there, one looks.
+async fn two() -> (Bench, [Arc<PostgresLedger>; 2], PgConnection, PgConnection) {
     let (bench, first, url) = PostgresFixture::bench(Arc::new(Postgres::shared().await)).await;
     let second = opened(&url, Waiting::over(bench.env())).await;
-    (bench, [first, second], outside(&url).await)
+    (bench, [first, second], outside(&url).await, outside(&url).await)
 }
 
-/// Lets `work` go on until the number that `statement` asks for is not 0.
-pub async fn until<T>(work: &mut (impl Future<Output = T> + Unpin), look: &mut PgConnection, statement: &'static str) {
+/// Lets `work` go on until so many sessions wait for a lock.
+pub async fn until<T>(work: &mut (impl Future<Output = T> + Unpin), look: &mut PgConnection, waiting: i64) {
     loop {
-        assert!(futures::poll!(&mut *work).is_pending(), "it has not come to an end");
-        if number(look, statement).await > 0 {
+        assert!(futures::poll!(&mut *work).is_pending(), "it has come to an end");
+        if number(look, WAITING_FOR_A_LOCK).await >= waiting {
             return;
         }
     }
 }
 
-const HAVING_A_LOCK: &str = "
-    SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-    WHERE d.datname = current_database() AND locktype = 'advisory' AND granted";
-pub const WAITING_FOR_A_LOCK: &str = "
+const WAITING_FOR_A_LOCK: &str = "
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+/// A transaction that no lease comes past: it has its item's lock by then.
+const STOP_LEASES: &str = "BEGIN; SELECT FROM stock_leases FOR UPDATE";
+/// A transaction that no order comes past: it has its item's lock by then.
+const STOP_ORDERS: &str = "BEGIN; LOCK TABLE outbox IN SHARE MODE";
 
 #[tokio::test]
 async fn an_order_that_waited_for_a_lease_is_fenced_by_it() {
-    let (bench, [one, two], mut look) = two().await;
+    let (bench, [one, two], mut stop, mut look) = two().await;
     let order = [bench.order(&bench.lease(&item("widget"), 10).await)];
     bench.clock.advance(Duration::from_millis(LEASE_GRACE_MS));
     let widget = item("widget");
+    sql(&mut stop, STOP_LEASES).await;
     let mut lending = one.open_stock(&widget, 10, Epoch::NONE);
-    until(&mut lending, &mut look, HAVING_A_LOCK).await;
+    until(&mut lending, &mut look, 1).await;
     let mut commit = two.commit(&order);
-    until(&mut commit, &mut look, WAITING_FOR_A_LOCK).await;
+    until(&mut commit, &mut look, 2).await;
+    sql(&mut stop, "COMMIT").await;
     let (lent, outcomes) = futures::join!(lending, commit);
     let Ok(OpenOutcome::Lease(lease)) = lent else { panic!("{lent:?}") };
     let outcome = outcomes.expect("answers").remove(0).expect("good data");
@@ -184,14 +187,16 @@ async fn an_order_that_waited_for_a_lease_is_fenced_by_it() {
 
 #[tokio::test]
 async fn a_lease_that_waited_for_an_order_has_counted_it() {
-    let (bench, [one, two], mut look) = two().await;
+    let (bench, [one, two], mut stop, mut look) = two().await;
     let order = [bench.order(&bench.lease(&item("widget"), 10).await)];
     bench.clock.advance(Duration::from_millis(LEASE_GRACE_MS));
+    sql(&mut stop, STOP_ORDERS).await;
     let mut commit = one.commit(&order);
-    until(&mut commit, &mut look, HAVING_A_LOCK).await;
+    until(&mut commit, &mut look, 1).await;
     let widget = item("widget");
     let mut lending = two.open_stock(&widget, 10, Epoch::NONE);
-    until(&mut lending, &mut look, WAITING_FOR_A_LOCK).await;
+    until(&mut lending, &mut look, 2).await;
+    sql(&mut stop, "COMMIT").await;
     let (outcomes, lent) = futures::join!(commit, lending);
     let outcome = outcomes.expect("answers").remove(0).expect("good data");
     assert!(matches!(outcome, CommitOutcome::Created(_)), "{outcome:?}");
@@ -201,11 +206,13 @@ async fn a_lease_that_waited_for_an_order_has_counted_it() {
 
 #[tokio::test]
 async fn an_order_service_frozen_inside_a_transaction_loses_its_locks() {
-    let (bench, [frozen, other], mut look) = two().await;
+    let (bench, [frozen, other], mut stop, mut look) = two().await;
     let order = [bench.order(&bench.lease(&item("widget"), 10).await)];
     bench.clock.advance(Duration::from_millis(LEASE_GRACE_MS));
+    sql(&mut stop, STOP_ORDERS).await;
     let mut commit = frozen.commit(&order);
-    until(&mut commit, &mut look, HAVING_A_LOCK).await;
+    until(&mut commit, &mut look, 1).await;
+    sql(&mut stop, "COMMIT").await;
     // From here on nobody lets it go on.
     let lent = other.open_stock(&item("widget"), 10, Epoch::NONE).await.expect("the lock is free before it gives up");
     let OpenOutcome::Lease(lease) = lent else { panic!("the grace is over") };
@@ -217,7 +224,7 @@ async fn an_order_service_frozen_inside_a_transaction_loses_its_locks() {
 
 #[tokio::test]
 async fn a_batch_outlasts_the_broker_s_confirms_and_locks_no_item() {
-    let (bench, [one, two], _) = two().await;
+    let (bench, [one, two], ..) = two().await;
     let lease = bench.lease(&item("widget"), 10).await;
     bench.sell(&bench.order(&lease)).await;
     let batch = one.take_outbox(10).await.expect("answers");
@@ -243,7 +250,7 @@ async fn deadlocks(ledgers: [Arc<PostgresLedger>; 2], bench: Bench, look: &mut P
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_meet_in_many_rows_never_wait_for_each_other_in_turn() {
-    let (bench, ledgers, mut look) = two().await;
+    let (bench, ledgers, _, mut look) = two().await;
     let names = ["one", "two", "three", "four"];
     let mut leases = Vec::new();
     for name in names {
@@ -287,7 +294,7 @@ async fn a_batch_that_has_to_make_way_is_committed_one_by_one() {
     // It never looks whether it waits in a circle: the ledger's side does, and makes way.
     sql(&mut other, &format!("SET deadlock_timeout = '1h'; BEGIN; {}", insert(&batch[1]))).await;
     let mut commit = ledger.commit(&batch);
-    until(&mut commit, &mut look, WAITING_FOR_A_LOCK).await;
+    until(&mut commit, &mut look, 1).await;
     // Now both wait for each other.
     let crossing = insert(&batch[0]);
     let (committed, ()) = futures::join!(commit.map(|committed| committed.expect("answers")), async {

@@ -26,6 +26,8 @@ const WORKFLOW: &str = ".github/workflows/ci-cd.yml";
 const NIGHTLY: &str = ".github/workflows/nightly.yml";
 const WORKFLOWS: [&str; 2] = [WORKFLOW, NIGHTLY];
 const JOB_MINUTES_MAX: u64 = 90;
+/// Of the job that runs a million seeds.
+const SIMULATE_MINUTES_MAX: u64 = 300;
 
 /// What runs on GitHub alone, and so is no recipe: the verdict over the jobs before.
 const NO_RECIPES: [(&str, &str); 1] = [("green", "test \"$RESULTS\" = \"success success success success\"")];
@@ -277,8 +279,9 @@ fn every_job_is_bounded_and_may_do_little() {
     let mut broken = Vec::new();
     for (name, job) in workflows.iter().flat_map(jobs) {
         let minutes = job["timeout-minutes"].as_u64().unwrap_or_default();
-        if !(1..=JOB_MINUTES_MAX).contains(&minutes) {
-            broken.push(format!("{name}: timeout-minutes from 1 to {JOB_MINUTES_MAX}, not {minutes}"));
+        let minutes_max = if name == "simulate" { SIMULATE_MINUTES_MAX } else { JOB_MINUTES_MAX };
+        if !(1..=minutes_max).contains(&minutes) {
+            broken.push(format!("{name}: timeout-minutes from 1 to {minutes_max}, not {minutes}"));
         }
         if !job["permissions"].is_object() {
             broken.push(format!("{name}: no permissions"));
