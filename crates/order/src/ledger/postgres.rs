@@ -10,7 +10,7 @@
 //! - `pool`: connections, and the outage while there are none
 //! - `connect`: what a session is set to, and what is refused
 //! - `schema`: migrations, the schema's version, the rights of the application's role
-//! - `statements`: the statements of the transactions, whose algorithm is in [`steps`](super::steps)
+//! - `statements`: the statements of the transactions, whose algorithm is in [`steps`]
 //! - `commit`: what a batch waits for, and what is done when it cannot be committed as a whole
 //! - `prune`: tombstones are deleted
 //! - `reads`: orders by id, by key, by page; stock; verdicts

@@ -4,7 +4,7 @@
 //! what the protocol asks of locks holds by itself. Reads have connections of their own and see whole commits.
 //! A batch goes to SQLite as one JSON document, so that a statement's cost does not grow with the batch.
 //!
-//! - `statements`: the statements of the transactions, whose algorithm is in [`steps`](super::steps)
+//! - `statements`: the statements of the transactions, whose algorithm is in [`steps`]
 //! - `commit`: what is done when a batch cannot be committed as a whole
 //! - `prune`: tombstones are deleted
 //! - `reads`: orders by id and by page; verdicts
