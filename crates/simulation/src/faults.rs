@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::executor::Executor;
 
 /// What may happen to a message, a call or a step, and how often at most, in a thousand.
-const STRIKES: [(&str, u64); 20] = [
+const STRIKES: [(&str, u64); 21] = [
     ("message lost", 60),
     ("message late", 150),
     ("message twice", 80),
@@ -27,6 +27,7 @@ const STRIKES: [(&str, u64); 20] = [
     ("stock command late", 15),
     ("stock command twice", 15),
     ("stock slow", 10),
+    ("load in doubt", 500),
     ("broker fails before", 80),
     ("broker fails after", 80),
     ("broker slow", 30),
@@ -46,8 +47,6 @@ pub enum Disaster {
     Stop,
     /// The ledger answers nobody for a while; what was under way is undone.
     LedgerDown,
-    /// The ledger is as it was some transactions ago.
-    LedgerRestored,
     /// The stock store loses all, with or without a restart.
     StockWiped,
     /// The stock store begins anew with its data.
@@ -99,7 +98,6 @@ impl Disaster {
             Self::Freeze => "freeze",
             Self::Stop => "stop",
             Self::LedgerDown => "ledger down",
-            Self::LedgerRestored => "ledger restored",
             Self::StockWiped => "stock wiped",
             Self::StockRestarted => "stock restarted",
             Self::StockRolledBack => "stock rolled back",

@@ -1,14 +1,3 @@
-// for engine (05:58, replaces what stood here; delete each when done):
-// a. `World::watch() -> Arc<watch::Watch>`; put its `.store()`, `.ledger()`, `.broker()` around what each INVENTORY process is given (outermost).
-// b. `World::database() -> &Database` (ledger), `World::redis() -> &Redis`, `World::broker() -> &SimBroker-side handle`: for reading.
-// c. `World::faults_done() -> u64`: cheap, raised in the very step in which a disaster changes the stock store.
-// d. `world::AWAITS: &[(Kind, &'static str)]`: the awaits that a campaign of 2,000 seeds must have crashed; main.rs asserts it.
-// e. At `heal()` wall clocks must not go BACK (Redis' too): all stay at, or go to, the furthest ahead; else holds are due an hour late.
-// f. NO `LedgerRestored`, please: an older ledger under the same epoch is a drift that the protocol does not close (I9 is strict here).
-//    Instead for EpochNotAboveStore: in one of four `StockEdited`: HINCRBY `{item}:ledger` epoch by 1..1000 on the primary.
-// g. Freezes of up to 100 s and late commits now and then (TombstonesByAge): one plan in eight is 100 s long (`Plan::busy_ms`).
-// h. A caller that hangs up: my clients drop the future of `Client::create_order`.
-
 //! Judges a run: reads what stands in the stores, what the services were told by them and what callers were told, after
 //! every step. Only what has changed since is looked at.
 

@@ -75,14 +75,14 @@ pub fn named(name: &str) -> Option<Bug> {
     all().into_iter().find(|bug| format!("{bug:?}") == name)
 }
 
-/// Runs a seed with the bug. A release build has none.
-pub fn run(bug: Bug, seed: u64) -> Outcome {
+/// Runs a seed, with the bug if one is named. A release build has none.
+pub fn run(bug: Option<Bug>, seed: u64, record: bool) -> Outcome {
     #[cfg(debug_assertions)]
-    let outcome = service::planted::with(Some(bug), || run::run(seed, false));
+    let outcome = service::planted::with(bug, || run::run(seed, record));
     #[cfg(not(debug_assertions))]
     let outcome = {
         let _ = bug;
-        run::run(seed, false)
+        run::run(seed, record)
     };
     outcome
 }
@@ -101,7 +101,7 @@ pub fn search(bug: Bug, seeds: u64) -> Option<(u64, Violation)> {
                     if seed >= seeds || lock().as_ref().is_some_and(|(lower, _)| *lower < seed) {
                         return;
                     }
-                    if let Some(failed) = run(bug, seed).failed {
+                    if let Some(failed) = run(Some(bug), seed, false).failed {
                         let mut found = lock();
                         if found.as_ref().is_none_or(|(other, _)| seed < *other) {
                             *found = Some((seed, failed.violation));

@@ -180,6 +180,12 @@ impl Redis {
         server.life += 1;
     }
 
+    /// Whether the primary's process runs.
+    pub fn is_up(&self) -> bool {
+        let state = self.state();
+        state.servers[state.primary].reachable
+    }
+
     /// It starts again on its data, under new ids: that of a replication that begins anew, too.
     pub fn start(&self) {
         let state = &mut *self.state();
@@ -367,6 +373,12 @@ impl State {
                 }
             }
         })
+    }
+
+    /// After what is late by now.
+    fn answer_now(&mut self, now: i64, link: &Link, request: &Request, whole: bool) -> Result<Reply, Cut> {
+        self.deliver_due(now);
+        self.answer(now, link, request, whole)
     }
 
     fn answer_all(&mut self, now: i64, link: &Link, requests: &[Request], whole: bool) -> Result<Vec<Reply>, Cut> {

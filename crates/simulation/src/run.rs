@@ -112,7 +112,7 @@ fn late(invariant: &'static str, seen: impl Into<String>) -> Failed {
 impl Run {
     fn whole(&mut self) -> Result<(), Failed> {
         let plan = Plan::new(self.world.dice(1));
-        let busy = millis(plan.busy_ms);
+        let (busy, quiet) = (millis(plan.busy_ms), millis(plan.quiet_ms));
         clients::start(&self.world, plan, &self.history);
         self.until(busy, |_| false)?;
         self.world.heal();
@@ -121,7 +121,8 @@ impl Run {
         let keys = self.unsold_keys();
         let hung_up = self.order_again(&keys);
         self.rest()?;
-        self.all_sold(&keys, &hung_up)
+        self.all_sold(&keys, &hung_up)?;
+        self.until(quiet, |_| false).map(drop)
     }
 
     /// Goes on until `done`, at most for `limit`. True if it was `done`.

@@ -19,10 +19,11 @@ pub const QUIET: &str = "unsold";
 pub const TOO_MANY: i64 = 100_000;
 /// For so long callers come, in milliseconds.
 pub const BUSY_MS: u64 = 8_000;
-/// The same in one of [`LONG_ONE_IN`] runs: long enough for what is done once a minute.
-pub const LONG_MS: u64 = 100_000;
+/// The same in one of [`LONG_ONE_IN`] runs, and in another one nobody comes for so long at its end: long enough for what is
+/// done once a minute.
+pub const LONG_MS: u64 = 62_000;
 /// See [`LONG_MS`].
-pub const LONG_ONE_IN: u64 = 8;
+pub const LONG_ONE_IN: u64 = 16;
 /// Longest life of a client's hold, in seconds.
 pub const TTL_MAX_S: u64 = 3;
 
@@ -82,6 +83,8 @@ pub enum Act {
 pub struct Plan {
     /// For so long, in milliseconds.
     pub busy_ms: u64,
+    /// For so long nobody comes at the end, in milliseconds.
+    pub quiet_ms: u64,
     /// What and when, in milliseconds from the start.
     pub acts: Vec<(u64, Act)>,
 }
@@ -257,12 +260,16 @@ impl Planner {
 impl Plan {
     /// By these dice.
     pub fn new(mut dice: Dice) -> Self {
-        let busy_ms = if dice.below(LONG_ONE_IN) == 0 { LONG_MS } else { BUSY_MS };
+        let (busy_ms, quiet_ms) = match dice.below(LONG_ONE_IN) {
+            0 => (LONG_MS, 0),
+            1 => (BUSY_MS, LONG_MS),
+            _ => (BUSY_MS, 0),
+        };
         let mut planner = Planner { dice, busy_ms, acts: Vec::new() };
         planner.keyed_orders();
         planner.unkeyed_orders();
         planner.holds();
         planner.others();
-        Self { busy_ms, acts: planner.acts }
+        Self { busy_ms, quiet_ms, acts: planner.acts }
     }
 }

@@ -249,11 +249,6 @@ impl World {
         self.cluster.stores.database()
     }
 
-    /// How often the ledger was restored to an older state: what was answered since may be gone.
-    pub fn ledger_restores(&self) -> u64 {
-        self.cluster.stores.ledger_restores()
-    }
-
     /// The stock store's servers.
     pub fn redis(&self) -> &Redis {
         self.cluster.stores.redis()
