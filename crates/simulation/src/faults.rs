@@ -131,8 +131,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Faults {
-    /// Of the seed whose dice these are.
-    pub fn draw(executor: &Executor, dice: &mut Dice, any: bool) -> Self {
+    /// Of the seed whose dice these are; with those that are needed.
+    pub fn draw(executor: &Executor, dice: &mut Dice, any: bool, needed: &[Disaster]) -> Self {
         let mut rates = BTreeMap::new();
         for (kind, per_mille_max) in STRIKES {
             let on = dice.below(3) == 0;
@@ -141,7 +141,8 @@ impl Faults {
                 rates.insert(kind, rate);
             }
         }
-        let mut disasters: Vec<Disaster> = Disaster::ALL.into_iter().filter(|_| dice.below(3) == 0).collect();
+        let mut disasters: Vec<Disaster> =
+            Disaster::ALL.into_iter().filter(|it| dice.below(3) == 0 || needed.contains(it)).collect();
         if !any {
             disasters.clear();
         }

@@ -34,6 +34,8 @@ const STOCK: (u64, u64) = (4, 12);
 const FIRST_UNITS: i64 = 50;
 /// Callers that hang up when nothing breaks.
 const HANG_UPS: u64 = 12;
+/// Latest that they do.
+const HANG_UP_MICROS_MAX: u64 = 60;
 
 /// What kind of promise was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,9 +204,12 @@ impl Run {
             .collect();
         let restocks: Vec<_> = ITEMS.map(|name| (item(name), self.world.env().uuid())).into();
         let caller = self.caller(2_000);
-        let patience = |hang_up_ms| Patience { timeout_ms: 5_000, tries: 1, hang_up_ms, again: false };
-        let hang_ups: Vec<_> =
-            hung_up.iter().map(|request| (request.clone(), patience(Some(1 + dice.below(6))))).collect();
+        // Nothing but the polls takes time any more.
+        let patience = |hang_up_micros| Patience { timeout_ms: 5_000, tries: 1, hang_up_micros, again: false };
+        let hang_ups: Vec<_> = hung_up
+            .iter()
+            .map(|request| (request.clone(), patience(Some(1 + dice.below(HANG_UP_MICROS_MAX)))))
+            .collect();
         let keys = keys.to_vec();
         self.world.start(Box::pin(async move {
             for (item, id) in restocks {

@@ -42,8 +42,8 @@ pub struct Patience {
     pub timeout_ms: u64,
     /// How often the same is asked when nobody knows whether it was done.
     pub tries: u32,
-    /// After this it hangs up the first call, in milliseconds.
-    pub hang_up_ms: Option<u64>,
+    /// After this it hangs up the first call, in microseconds.
+    pub hang_up_micros: Option<u64>,
     /// Whether it asks once more although it was answered.
     pub again: bool,
 }
@@ -152,11 +152,11 @@ impl Planner {
     fn patience(&mut self) -> Patience {
         let timeouts = [250, 1_000, 3_000, 5_000];
         let timeout_ms = timeouts[usize::try_from(self.below(4)).expect("an index")];
-        let hang_up_ms = self.chance(15).then(|| self.below(60));
+        let hang_up_micros = self.chance(15).then(|| self.below(60_000));
         Patience {
             timeout_ms,
             tries: 1 + u32::try_from(self.below(4)).expect("small"),
-            hang_up_ms,
+            hang_up_micros,
             again: self.chance(20),
         }
     }
