@@ -135,7 +135,6 @@ impl Oracle {
                 let is_touched = self.touched.contains(&(stamp.item.clone(), stamp.epoch));
                 let other = self.stamps.insert(stamp.clone(), *id);
                 rule::i4_stamp(*id, stamp, other.as_ref().filter(|_| !is_touched))?;
-                self.used.insert((stamp.item.clone(), stamp.epoch));
                 self.held.insert((*id, stamp.clone()), quantity.get());
             }
         }
@@ -206,7 +205,11 @@ impl Oracle {
     /// Something that a service heard from a store or told one.
     fn heard(&mut self, seen: Seen) -> Holds {
         match seen {
-            Seen::Held(..) => Ok(()),
+            // Only now: the load may have come in the same step.
+            Seen::Held(_, stamp, _) => {
+                self.used.insert((stamp.item, stamp.epoch));
+                Ok(())
+            }
             Seen::Sold(id, stamp) => {
                 rule::i5_sold(id, &stamp, &self.books)?;
                 self.had_effect.insert((id, stamp));
