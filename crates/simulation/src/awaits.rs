@@ -213,5 +213,5 @@ pub fn places() -> Vec<Place> {
 
 /// What has to happen before a task waits there at all.
 pub fn needs(place: Place) -> Option<Disaster> {
-    (place == REAP_MEND).then_some(Disaster::StockEdited)
+    [REAP_PROBE, REAP_MEND].contains(&place).then_some(Disaster::StockEdited)
 }

@@ -104,6 +104,8 @@ impl Aim {
         let mut draw = |_| {
             let place = places[usize::try_from(dice.below(places.len() as u64)).expect("an index")];
             let late = if dice.below(2) == 0 { dice.below(AIM_VISITS_MAX) } else { 0 };
+            // Few ever come where something has to happen first.
+            let late = if awaits::needs(place).is_some() { 0 } else { late };
             Self { place, visits: 1 + late }
         };
         (0..AIMS).map(&mut draw).collect()
