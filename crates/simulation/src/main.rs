@@ -6,8 +6,7 @@ use service::planted::Bug;
 use simulation::{
     awaits,
     campaign::{self, Found},
-    planted, report,
-    run::Promise,
+    planted, report, run,
 };
 
 /// What CI runs.
@@ -107,24 +106,19 @@ fn one(seed: u64, bug: Option<Bug>, lines_max: usize) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     say(&report::failure(&outcome, failed));
-    code(failed.promise)
-}
-
-fn code(promise: Promise) -> ExitCode {
-    match promise {
-        Promise::Safety => ExitCode::from(1),
-        Promise::Liveness => ExitCode::from(2),
-    }
+    ExitCode::from(outcome.code())
 }
 
 fn run_campaign(first: u64, seeds: u64) -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "of the machine's time, not the simulated one")]
     let started = Instant::now();
-    let found = campaign::run(first, seeds, |done| {
+    let run = |seed| run::run(seed, false);
+    let found = campaign::run(first, seeds, run, |done| {
         if done % PROGRESS_SEEDS == 0 {
             say(&format!("{done} of {seeds} seeds, {:.0} s\n", started.elapsed().as_secs_f64()));
         }
     });
+    let code = found.code();
     let Found { report, failed, differed } = found;
     if let Some(outcome) = failed {
         // Once more, to tell what happened.
@@ -132,7 +126,7 @@ fn run_campaign(first: u64, seeds: u64) -> ExitCode {
     }
     if let Some(seed) = differed {
         say(&format!("seed {seed} did something else the second time\nagain: just simulate --seed {seed}\n"));
-        return ExitCode::from(3);
+        return ExitCode::from(code);
     }
     say(&format!("{report}{:<32} {:>12.1}\n", "seconds", started.elapsed().as_secs_f64()));
     let mut missed = Vec::new();
