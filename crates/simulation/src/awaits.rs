@@ -1,7 +1,10 @@
 //! Which awaits of the product a crash has hit. Every await ends in a call of a port, a sleep, a queue or another task's
 //! answer, and by that and by its task it is known: its place. `tests/awaits.rs` compares [`AWAITS`] with the sources.
 
-use crate::executor::{Kind, Waits};
+use crate::{
+    executor::{Kind, Waits},
+    faults::Disaster,
+};
 
 /// A pause.
 pub const SLEEP: &str = "sleep";
@@ -208,10 +211,7 @@ pub fn places() -> Vec<Place> {
     places
 }
 
-/// Awaits that none of these crashes has hit.
-pub fn unhit<'a>(crashed: impl IntoIterator<Item = &'a Place>) -> Vec<String> {
-    let hit: Vec<&Place> = crashed.into_iter().collect();
-    let all = AWAITS.iter().flat_map(|(file, awaits)| awaits.iter().map(move |one| (file, one)));
-    let unhit = all.filter(|(_, (.., at))| !at.is_empty() && !at.iter().any(|place| hit.contains(&place)));
-    unhit.map(|(file, (function, awaited, _))| format!("{file}: {awaited} in {function}")).collect()
+/// What has to happen before a task waits there at all.
+pub fn needs(place: Place) -> Option<Disaster> {
+    [REAP_PROBE, REAP_MEND].contains(&place).then_some(Disaster::StockEdited)
 }

@@ -1,6 +1,6 @@
 //! What stands in the simulated stores, as the invariants read it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use contracts::values::{Epoch, Item, ReservationId, Stamp};
 use order::ledger::Fingerprint;
@@ -120,6 +120,9 @@ pub struct Shelf {
     pub sold: i64,
 }
 
+/// What is sold.
+static SOLD: LazyLock<[Item; 3]> = LazyLock::new(|| ITEMS.map(item));
+
 /// Shelves by server and item.
 pub type Shelves = BTreeMap<(usize, Item), Shelf>;
 
@@ -127,9 +130,9 @@ impl Shelf {
     /// All items that are sold, on all servers, without asking whether they are open.
     pub fn read_all(redis: &Redis) -> Shelves {
         let mut shelves = Shelves::new();
-        for (server, name) in (0..SERVERS).flat_map(|server| ITEMS.map(|name| (server, name))) {
-            if let Some(numbers) = redis.figures(server, name) {
-                shelves.insert((server, item(name)), Self::of(&numbers));
+        for (server, item) in (0..SERVERS).flat_map(|server| SOLD.iter().map(move |item| (server, item))) {
+            if let Some(numbers) = redis.figures(server, item.as_str()) {
+                shelves.insert((server, item.clone()), Self::of(&numbers));
             }
         }
         shelves

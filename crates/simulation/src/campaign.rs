@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     report::Report,
-    run::{self, Outcome},
+    run::{Outcome, Promise},
 };
 
 /// One seed in so many is run twice, to see that it does the same again.
@@ -30,8 +30,36 @@ pub struct Found {
     pub differed: Option<u64>,
 }
 
-/// Runs the seeds from `first` on, so many. Ends early when one fails; those below it are run all the same.
-pub fn run(first: u64, seeds: u64, progress: impl Fn(u64) + Sync) -> Found {
+impl Found {
+    /// The exit code that tells what went wrong; 0 if nothing did.
+    pub fn code(&self) -> u8 {
+        match (&self.failed, self.differed) {
+            (Some(outcome), _) => outcome.code(),
+            (None, Some(_)) => DIFFERED,
+            (None, None) => 0,
+        }
+    }
+}
+
+/// Exit code: what must never happen has happened.
+pub const UNSAFE: u8 = 1;
+/// Exit code: what must happen has not.
+pub const LATE: u8 = 2;
+/// Exit code: a seed did something else the second time.
+pub const DIFFERED: u8 = 3;
+
+impl Outcome {
+    /// The exit code that tells what went wrong; 0 if nothing did.
+    pub fn code(&self) -> u8 {
+        self.failed.as_ref().map_or(0, |failed| match failed.promise {
+            Promise::Safety => UNSAFE,
+            Promise::Liveness => LATE,
+        })
+    }
+}
+
+/// Has the seeds from `first` on run by `run`, so many. Ends early when one fails; those below it are run all the same.
+pub fn run(first: u64, seeds: u64, run: impl Fn(u64) -> Outcome + Sync, progress: impl Fn(u64) + Sync) -> Found {
     let next = AtomicU64::new(first);
     let stop = AtomicBool::new(false);
     let found = Mutex::new(Found { report: Report::default(), failed: None, differed: None });
@@ -44,10 +72,10 @@ pub fn run(first: u64, seeds: u64, progress: impl Fn(u64) + Sync) -> Found {
                     if seed - first >= seeds {
                         break;
                     }
-                    let outcome = run::run(seed, false);
+                    let outcome = run(seed);
                     let index = seed - first;
                     let twice = index % TWICE_ONE_IN == 0 && index / TWICE_ONE_IN < TWICE_MAX;
-                    let differs = twice && run::run(seed, false).hash != outcome.hash;
+                    let differs = twice && run(seed).hash != outcome.hash;
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                     found.report.add(&outcome, twice);
                     if differs && found.differed.is_none_or(|other| seed < other) {

@@ -1,6 +1,6 @@
 //! The callers: they send what [`crate::workload`] has planned, as the edge would, and note what they are told.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use contracts::{
     Failure, Reason,
@@ -98,14 +98,14 @@ impl Caller {
 
     /// Orders, as often as its patience lasts.
     pub async fn order(&self, request: &Arc<OrderRequest>, patience: &Patience) {
-        let mut hang_up = patience.hang_up_ms;
+        let mut hang_up = patience.hang_up_micros;
         for attempt in 0..patience.tries {
             if attempt > 0 {
                 self.pause(PAUSE_MS << attempt).await;
             }
             let post = self.post(request, patience.timeout_ms);
             let answered = match hang_up.take() {
-                Some(ms) => self.env().timeout(millis(ms), post).await.unwrap_or(false),
+                Some(micros) => self.env().timeout(Duration::from_micros(micros), post).await.unwrap_or(false),
                 None => post.await,
             };
             if answered {

@@ -39,7 +39,6 @@ impl Cluster {
             Disaster::Stop => self.stop(service),
             Disaster::ClockJumped => self.jump(),
             Disaster::LedgerDown
-            | Disaster::LedgerRestored
             | Disaster::StockWiped
             | Disaster::StockRestarted
             | Disaster::StockRolledBack

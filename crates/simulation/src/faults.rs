@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::executor::Executor;
 
 /// What may happen to a message, a call or a step, and how often at most, in a thousand.
-const STRIKES: [(&str, u64); 20] = [
+const STRIKES: [(&str, u64); 21] = [
     ("message lost", 60),
     ("message late", 150),
     ("message twice", 80),
@@ -27,6 +27,7 @@ const STRIKES: [(&str, u64); 20] = [
     ("stock command late", 15),
     ("stock command twice", 15),
     ("stock slow", 10),
+    ("load in doubt", 500),
     ("broker fails before", 80),
     ("broker fails after", 80),
     ("broker slow", 30),
@@ -46,8 +47,6 @@ pub enum Disaster {
     Stop,
     /// The ledger answers nobody for a while; what was under way is undone.
     LedgerDown,
-    /// The ledger is as it was some transactions ago.
-    LedgerRestored,
     /// The stock store loses all, with or without a restart.
     StockWiped,
     /// The stock store begins anew with its data.
@@ -99,7 +98,6 @@ impl Disaster {
             Self::Freeze => "freeze",
             Self::Stop => "stop",
             Self::LedgerDown => "ledger down",
-            Self::LedgerRestored => "ledger restored",
             Self::StockWiped => "stock wiped",
             Self::StockRestarted => "stock restarted",
             Self::StockRolledBack => "stock rolled back",
@@ -133,8 +131,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Faults {
-    /// Of the seed whose dice these are.
-    pub fn draw(executor: &Executor, dice: &mut Dice, any: bool) -> Self {
+    /// Of the seed whose dice these are; with those that are needed.
+    pub fn draw(executor: &Executor, dice: &mut Dice, any: bool, needed: &[Disaster]) -> Self {
         let mut rates = BTreeMap::new();
         for (kind, per_mille_max) in STRIKES {
             let on = dice.below(3) == 0;
@@ -143,7 +141,8 @@ impl Faults {
                 rates.insert(kind, rate);
             }
         }
-        let mut disasters: Vec<Disaster> = Disaster::ALL.into_iter().filter(|_| dice.below(3) == 0).collect();
+        let mut disasters: Vec<Disaster> =
+            Disaster::ALL.into_iter().filter(|it| dice.below(3) == 0 || needed.contains(it)).collect();
         if !any {
             disasters.clear();
         }

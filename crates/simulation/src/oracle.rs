@@ -1,14 +1,3 @@
-// for engine (05:58, replaces what stood here; delete each when done):
-// a. `World::watch() -> Arc<watch::Watch>`; put its `.store()`, `.ledger()`, `.broker()` around what each INVENTORY process is given (outermost).
-// b. `World::database() -> &Database` (ledger), `World::redis() -> &Redis`, `World::broker() -> &SimBroker-side handle`: for reading.
-// c. `World::faults_done() -> u64`: cheap, raised in the very step in which a disaster changes the stock store.
-// d. `world::AWAITS: &[(Kind, &'static str)]`: the awaits that a campaign of 2,000 seeds must have crashed; main.rs asserts it.
-// e. At `heal()` wall clocks must not go BACK (Redis' too): all stay at, or go to, the furthest ahead; else holds are due an hour late.
-// f. NO `LedgerRestored`, please: an older ledger under the same epoch is a drift that the protocol does not close (I9 is strict here).
-//    Instead for EpochNotAboveStore: in one of four `StockEdited`: HINCRBY `{item}:ledger` epoch by 1..1000 on the primary.
-// g. Freezes of up to 100 s and late commits now and then (TombstonesByAge): one plan in eight is 100 s long (`Plan::busy_ms`).
-// h. A caller that hangs up: my clients drop the future of `Client::create_order`.
-
 //! Judges a run: reads what stands in the stores, what the services were told by them and what callers were told, after
 //! every step. Only what has changed since is looked at.
 
@@ -146,7 +135,6 @@ impl Oracle {
                 let is_touched = self.touched.contains(&(stamp.item.clone(), stamp.epoch));
                 let other = self.stamps.insert(stamp.clone(), *id);
                 rule::i4_stamp(*id, stamp, other.as_ref().filter(|_| !is_touched))?;
-                self.used.insert((stamp.item.clone(), stamp.epoch));
                 self.held.insert((*id, stamp.clone()), quantity.get());
             }
         }
@@ -217,7 +205,11 @@ impl Oracle {
     /// Something that a service heard from a store or told one.
     fn heard(&mut self, seen: Seen) -> Holds {
         match seen {
-            Seen::Held(..) => Ok(()),
+            // Only now: the load may have come in the same step.
+            Seen::Held(_, stamp, _) => {
+                self.used.insert((stamp.item, stamp.epoch));
+                Ok(())
+            }
             Seen::Sold(id, stamp) => {
                 rule::i5_sold(id, &stamp, &self.books)?;
                 self.had_effect.insert((id, stamp));

@@ -116,8 +116,8 @@ pub struct Numbers {
     pub held: i64,
     /// In orders.
     pub sold: i64,
-    /// The text of each hold, which begins `<quantity>:<number>`, by its id.
-    pub holds: BTreeMap<String, String>,
+    /// How many holds there are.
+    pub holds: usize,
 }
 
 impl Redis {
@@ -178,6 +178,12 @@ impl Redis {
         let server = &mut state.servers[state.primary];
         server.reachable = false;
         server.life += 1;
+    }
+
+    /// Whether the primary's process runs.
+    pub fn is_up(&self) -> bool {
+        let state = self.state();
+        state.servers[state.primary].reachable
     }
 
     /// It starts again on its data, under new ids: that of a replication that begins anew, too.
@@ -253,7 +259,7 @@ impl Redis {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         state.version += 1;
         state.hands += 1;
-        state.servers[server].command(now, &words).value()
+        state.servers[server].command(now, &words).0.value()
     }
 
     /// Delivers what is late by now. Every request does so before it is answered itself.
@@ -279,7 +285,7 @@ impl Redis {
         let (slot, names) = Spread::OneServer.item(item);
         let request = Request::run(&SCRIPTS.open, slot, names, vec!["0".to_owned()]);
         let replid = Arc::clone(&server.replid);
-        numbers.open = match server.run(now, &request, &replid) {
+        numbers.open = match server.run(now, &request, &replid).0 {
             Reply::Array(parts) => parts.first() == Some(&Reply::Bulk(b"open".as_slice().into())),
             _ => false,
         };
@@ -297,11 +303,7 @@ impl Redis {
         let Some(Data::Hash(fields)) = data(ledger) else { return None };
         let field = |name: &str| number(fields.get(name.as_bytes())?);
         let Some(Data::String(available)) = data(available) else { return None };
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let holds = match data(holds) {
-            Some(Data::Hash(holds)) => holds.iter().map(|(id, hold)| (text(id), text(hold))).collect(),
-            _ => BTreeMap::new(),
-        };
+        let holds = if let Some(Data::Hash(holds)) = data(holds) { holds.len() } else { 0 };
         Some(Numbers {
             open: false,
             epoch: field("epoch")?,
@@ -346,12 +348,11 @@ impl State {
     }
 
     fn answer(&mut self, now: i64, link: &Link, request: &Request, whole: bool) -> Result<Reply, Cut> {
-        self.version += 1;
         let server = &mut self.servers[link.server];
         if !server.reachable || server.life != link.life {
             return Err(Cut);
         }
-        Ok(match &request.what {
+        let (reply, changed) = match &request.what {
             What::Command(words) => {
                 let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
                 server.command(now, &words)
@@ -363,10 +364,18 @@ impl State {
                 if server.scripts.contains(script.sha.as_str()) {
                     server.run(now, request, &link.replid)
                 } else {
-                    Reply::Error("NOSCRIPT No matching script. Please use EVAL.".to_owned())
+                    (Reply::Error("NOSCRIPT No matching script. Please use EVAL.".to_owned()), false)
                 }
             }
-        })
+        };
+        self.version += u64::from(changed);
+        Ok(reply)
+    }
+
+    /// After what is late by now.
+    fn answer_now(&mut self, now: i64, link: &Link, request: &Request, whole: bool) -> Result<Reply, Cut> {
+        self.deliver_due(now);
+        self.answer(now, link, request, whole)
     }
 
     fn answer_all(&mut self, now: i64, link: &Link, requests: &[Request], whole: bool) -> Result<Vec<Reply>, Cut> {
@@ -404,19 +413,19 @@ impl Server {
         Moment { replica: self.replica, replid, run_id, now_micros }
     }
 
-    fn command(&mut self, now: i64, words: &[&[u8]]) -> Reply {
+    /// Its answer, and whether it changed anything.
+    fn command(&mut self, now: i64, words: &[&[u8]]) -> (Reply, bool) {
         let moment = self.moment(now);
         let reply = execute(&mut self.keys, &moment, words);
-        self.keys.end_operation();
-        reply
+        (reply, self.keys.end_operation())
     }
 
-    fn run(&mut self, now: i64, request: &Request, connected_to: &str) -> Reply {
+    /// The same of a script.
+    fn run(&mut self, now: i64, request: &Request, connected_to: &str) -> (Reply, bool) {
         let What::Run { script, keys, args } = &request.what else { unreachable!("only scripts run") };
         let moment = self.moment(now);
         let reply = Run { script, keys, args, connected_to }.on(&mut self.keys, &moment);
-        self.keys.end_operation();
-        reply
+        (reply, self.keys.end_operation())
     }
 }
 

@@ -26,6 +26,10 @@ use crate::{
 pub const FIRST_SUCCESS_MS: u64 = 2_000;
 /// How long after the longest hold is due everything has come to rest, in milliseconds.
 pub const REST_MS: u64 = 5_000;
+/// How long what is late may be under way when all callers have their answers, in milliseconds.
+const LATE_MS: u64 = 4_000;
+/// How often is looked whether everything has come to rest, in milliseconds.
+const LOOK_MS: u64 = 250;
 /// How long callers may go on after healing, in milliseconds.
 pub const CALLERS_MS: u64 = 60_000;
 /// Fewest and most units that an item starts with.
@@ -34,6 +38,8 @@ const STOCK: (u64, u64) = (4, 12);
 const FIRST_UNITS: i64 = 50;
 /// Callers that hang up when nothing breaks.
 const HANG_UPS: u64 = 12;
+/// Latest that they do.
+const HANG_UP_MICROS_MAX: u64 = 60;
 
 /// What kind of promise was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +118,7 @@ fn late(invariant: &'static str, seen: impl Into<String>) -> Failed {
 impl Run {
     fn whole(&mut self) -> Result<(), Failed> {
         let plan = Plan::new(self.world.dice(1));
-        let busy = millis(plan.busy_ms);
+        let (busy, quiet) = (millis(plan.busy_ms), millis(plan.quiet_ms));
         clients::start(&self.world, plan, &self.history);
         self.until(busy, |_| false)?;
         self.world.heal();
@@ -121,7 +127,8 @@ impl Run {
         let keys = self.unsold_keys();
         let hung_up = self.order_again(&keys);
         self.rest()?;
-        self.all_sold(&keys, &hung_up)
+        self.all_sold(&keys, &hung_up)?;
+        self.until(quiet, |_| false).map(drop)
     }
 
     /// Goes on until `done`, at most for `limit`. True if it was `done`.
@@ -175,9 +182,15 @@ impl Run {
             let left = self.world.clients_running();
             return Err(late("ends", format!("{left} callers wait for more than {CALLERS_MS} ms after healing")));
         }
-        self.until(millis(1_000 * TTL_MAX_S + REST_MS), |_| false)?;
-        let at_rest = self.oracle.at_rest(&self.world);
-        at_rest.map_err(|violation| Failed { promise: Promise::Liveness, violation })
+        self.until(millis(LATE_MS), |_| false)?;
+        let end = self.world.now() + millis(1_000 * TTL_MAX_S + REST_MS - LATE_MS);
+        while let Err(violation) = self.oracle.at_rest(&self.world) {
+            if self.world.now() >= end {
+                return Err(Failed { promise: Promise::Liveness, violation });
+            }
+            self.until(millis(LOOK_MS), |_| false)?;
+        }
+        Ok(())
     }
 
     /// What was asked for under a key or an attempt id, on no hold, and is not sold: one request for each.
@@ -201,9 +214,12 @@ impl Run {
             .collect();
         let restocks: Vec<_> = ITEMS.map(|name| (item(name), self.world.env().uuid())).into();
         let caller = self.caller(2_000);
-        let patience = |hang_up_ms| Patience { timeout_ms: 5_000, tries: 1, hang_up_ms, again: false };
-        let hang_ups: Vec<_> =
-            hung_up.iter().map(|request| (request.clone(), patience(Some(1 + dice.below(6))))).collect();
+        // Nothing but the polls takes time any more.
+        let patience = |hang_up_micros| Patience { timeout_ms: 5_000, tries: 1, hang_up_micros, again: false };
+        let hang_ups: Vec<_> = hung_up
+            .iter()
+            .map(|request| (request.clone(), patience(Some(1 + dice.below(HANG_UP_MICROS_MAX)))))
+            .collect();
         let keys = keys.to_vec();
         self.world.start(Box::pin(async move {
             for (item, id) in restocks {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -37,6 +37,8 @@ const STEP_MICROS_MAX: u64 = 300;
 const SLOW_MICROS_MAX: u64 = 3_000_000;
 /// Latest that a late command arrives, in microseconds.
 const LATE_MICROS_MAX: u64 = 3_000_000;
+/// Longest that nothing is heard of a load, in microseconds: less than is waited for it.
+const DOUBT_MICROS_MAX: u64 = 450_000;
 /// Furthest that a hand raises an item's epoch.
 const EPOCHS_MAX: u64 = 1_000;
 /// Most operations that the stock store forgets at once.
@@ -52,7 +54,6 @@ pub struct Stores {
     wires: Mutex<BTreeMap<ProcessId, Arc<SimWire>>>,
     dice: Mutex<Dice>,
     ledger_down: Arc<AtomicBool>,
-    ledger_restores: AtomicU64,
     broker: Arc<messages::Server>,
     /// Each process' connection to it.
     connections: Mutex<BTreeMap<ProcessId, Arc<SimBroker>>>,
@@ -81,7 +82,6 @@ impl Stores {
             wires: Mutex::default(),
             dice: Mutex::new(Dice::new(dice.below(u64::MAX))),
             ledger_down: Arc::default(),
-            ledger_restores: AtomicU64::default(),
             broker: messages::Server::new(),
             connections: Mutex::default(),
         }
@@ -90,11 +90,6 @@ impl Stores {
     /// The order services' database.
     pub fn database(&self) -> &Arc<Database> {
         &self.database
-    }
-
-    /// How often it was restored to an older state.
-    pub fn ledger_restores(&self) -> u64 {
-        self.ledger_restores.load(Ordering::Relaxed)
     }
 
     /// The stock store's servers.
@@ -158,10 +153,12 @@ impl Stores {
 
     /// What becomes of commands to the stock store.
     fn hook(&self) -> Hook {
-        let (executor, faults) = (self.executor.clone(), self.faults.clone());
-        Arc::new(move |_, _| {
+        let (executor, faults, redis) = (self.executor.clone(), self.faults.clone(), self.redis.clone());
+        Arc::new(move |_, once| {
             let late = || Duration::from_micros(executor.below(LATE_MICROS_MAX));
-            if faults.strike("stock command lost") {
+            if once && faults.strike("load in doubt") {
+                Delivery::Silent(wipe_soon(&executor, &faults, &redis))
+            } else if faults.strike("stock command lost") {
                 Delivery::LoseBefore
             } else if faults.strike("stock answer lost") {
                 Delivery::LoseAfter
@@ -185,13 +182,6 @@ impl Stores {
                 self.database.restart();
                 cluster.later(|this| this.stores.ledger_down.store(false, Ordering::Relaxed));
             }
-            Disaster::LedgerRestored => {
-                let older = self.database.snapshot();
-                cluster.later(|this| {
-                    this.stores.database.restore_older(older);
-                    this.stores.ledger_restores.fetch_add(1, Ordering::Relaxed);
-                });
-            }
             Disaster::StockWiped => redis.wipe(executor.chance(500)),
             Disaster::StockRestarted => {
                 redis.stop();
@@ -213,7 +203,9 @@ impl Stores {
                     return false;
                 }
                 let (key, by) = (format!("{{{item}}}:ledger"), (1 + executor.below(EPOCHS_MAX)).to_string());
-                redis.command(redis.primary(), &["HINCRBY", &key, "epoch", &by]);
+                for field in ["epoch", "lease"] {
+                    redis.command(redis.primary(), &["HINCRBY", &key, field, &by]);
+                }
                 executor.note("edit", || format!("epoch of {item} raised by {by}"));
             }
             Disaster::StockEdited => {
@@ -263,12 +255,29 @@ impl Stores {
     /// All servers are up, and everybody uses the one primary.
     pub fn heal(&self) {
         self.ledger_down.store(false, Ordering::Relaxed);
-        self.redis.start();
-        self.redis.slow(Duration::ZERO);
+        if !self.redis.is_up() {
+            self.redis.start();
+        }
         self.broker.up();
         let processes: Vec<ProcessId> = lock(&self.wires).keys().copied().collect();
         processes.into_iter().for_each(|process| self.point(process));
     }
+}
+
+/// Lets the stock store lose all, in the same life, soon before the pause that is answered is over.
+fn wipe_soon(executor: &Executor, faults: &Arc<Faults>, redis: &Arc<Redis>) -> Duration {
+    let before = Duration::from_micros(1 + executor.below(DOUBT_MICROS_MAX));
+    let after = Duration::from_micros(1 + executor.below(DOUBT_MICROS_MAX / 20));
+    let (faults, redis) = (faults.clone(), redis.clone());
+    let work = async move {
+        faults.delay(before).await;
+        if !faults.is_healed() {
+            faults.count(Disaster::StockWiped.name());
+            redis.wipe(false);
+        }
+    };
+    executor.start(ProcessId::WORLD, Kind::Faults, Box::pin(work));
+    before + after
 }
 
 /// What a step takes: so others get their turn between any two.

@@ -19,10 +19,11 @@ pub const QUIET: &str = "unsold";
 pub const TOO_MANY: i64 = 100_000;
 /// For so long callers come, in milliseconds.
 pub const BUSY_MS: u64 = 8_000;
-/// The same in one of [`LONG_ONE_IN`] runs: long enough for what is done once a minute.
-pub const LONG_MS: u64 = 100_000;
+/// The same in one of [`LONG_ONE_IN`] runs, and in another one nobody comes for so long at its end: long enough for what is
+/// done once a minute.
+pub const LONG_MS: u64 = 62_000;
 /// See [`LONG_MS`].
-pub const LONG_ONE_IN: u64 = 8;
+pub const LONG_ONE_IN: u64 = 16;
 /// Longest life of a client's hold, in seconds.
 pub const TTL_MAX_S: u64 = 3;
 
@@ -41,8 +42,8 @@ pub struct Patience {
     pub timeout_ms: u64,
     /// How often the same is asked when nobody knows whether it was done.
     pub tries: u32,
-    /// After this it hangs up the first call, in milliseconds.
-    pub hang_up_ms: Option<u64>,
+    /// After this it hangs up the first call, in microseconds.
+    pub hang_up_micros: Option<u64>,
     /// Whether it asks once more although it was answered.
     pub again: bool,
 }
@@ -82,6 +83,8 @@ pub enum Act {
 pub struct Plan {
     /// For so long, in milliseconds.
     pub busy_ms: u64,
+    /// For so long nobody comes at the end, in milliseconds.
+    pub quiet_ms: u64,
     /// What and when, in milliseconds from the start.
     pub acts: Vec<(u64, Act)>,
 }
@@ -149,11 +152,11 @@ impl Planner {
     fn patience(&mut self) -> Patience {
         let timeouts = [250, 1_000, 3_000, 5_000];
         let timeout_ms = timeouts[usize::try_from(self.below(4)).expect("an index")];
-        let hang_up_ms = self.chance(15).then(|| self.below(60));
+        let hang_up_micros = self.chance(15).then(|| self.below(60_000));
         Patience {
             timeout_ms,
             tries: 1 + u32::try_from(self.below(4)).expect("small"),
-            hang_up_ms,
+            hang_up_micros,
             again: self.chance(20),
         }
     }
@@ -257,12 +260,16 @@ impl Planner {
 impl Plan {
     /// By these dice.
     pub fn new(mut dice: Dice) -> Self {
-        let busy_ms = if dice.below(LONG_ONE_IN) == 0 { LONG_MS } else { BUSY_MS };
+        let (busy_ms, quiet_ms) = match dice.below(LONG_ONE_IN) {
+            0 => (LONG_MS, 0),
+            1 => (BUSY_MS, LONG_MS),
+            _ => (BUSY_MS, 0),
+        };
         let mut planner = Planner { dice, busy_ms, acts: Vec::new() };
         planner.keyed_orders();
         planner.unkeyed_orders();
         planner.holds();
         planner.others();
-        Self { busy_ms, acts: planner.acts }
+        Self { busy_ms, quiet_ms, acts: planner.acts }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     broker as messages,
     environment::SimEnvironment,
     executor::{Executor, Kind, ProcessId, Step, TaskId},
-    faults::Faults,
+    faults::{Disaster, Faults},
     ledger::Database,
     process::{Cluster, Sizes},
     redis::Redis,
@@ -98,6 +98,20 @@ const AIMS: u64 = 3;
 /// At which visit of a task such a crash comes at the latest.
 const AIM_VISITS_MAX: u64 = 6;
 
+impl Aim {
+    fn draw(dice: &mut Dice) -> Vec<Self> {
+        let places = awaits::places();
+        let mut draw = |_| {
+            let place = places[usize::try_from(dice.below(places.len() as u64)).expect("an index")];
+            let late = if dice.below(2) == 0 { dice.below(AIM_VISITS_MAX) } else { 0 };
+            // Few ever come where something has to happen first.
+            let late = if awaits::needs(place).is_some() { 0 } else { late };
+            Self { place, visits: 1 + late }
+        };
+        (0..AIMS).map(&mut draw).collect()
+    }
+}
+
 impl World {
     /// Everything is up, the stores are empty. Nothing has run yet.
     pub fn new(seed: u64, options: Options) -> Self {
@@ -106,7 +120,9 @@ impl World {
         let executor = Executor::new(seed, 4 + services, options.record);
         [ledger, stock].into_iter().for_each(|server| executor.begin(server));
         let mut dice = Dice::new(seed ^ 0x5eed_0fa1_1bad_c0de);
-        let faults = Arc::new(Faults::draw(&executor, &mut dice, options.faults));
+        let aims = if options.faults { Aim::draw(&mut dice) } else { Vec::new() };
+        let needed: Vec<Disaster> = aims.iter().filter_map(|aim| awaits::needs(aim.place)).collect();
+        let faults = Arc::new(Faults::draw(&executor, &mut dice, options.faults, &needed));
         let stores = Stores::new(&executor, &faults, &mut dice, (ledger, stock));
         let sizes = Sizes {
             orders: options.orders,
@@ -114,13 +130,6 @@ impl World {
             default_stock: options.default_stock,
             hold_ttl: Ttl::parse_seconds(options.hold_ttl_seconds).expect("seconds that a hold may last"),
         };
-        let places = awaits::places();
-        let aims = (0..if options.faults { AIMS } else { 0 }).map(|_| {
-            let place = places[usize::try_from(dice.below(places.len() as u64)).expect("an index")];
-            let late = if dice.below(2) == 0 { dice.below(AIM_VISITS_MAX) } else { 0 };
-            Aim { place, visits: 1 + late }
-        });
-        let aims = aims.collect();
         let cluster = Cluster::new(executor.clone(), faults, stores, sizes);
         cluster.services().into_iter().for_each(|process| cluster.boot(process));
         cluster.start_disasters();
@@ -247,11 +256,6 @@ impl World {
     /// The ledger's database.
     pub fn database(&self) -> &Database {
         self.cluster.stores.database()
-    }
-
-    /// How often the ledger was restored to an older state: what was answered since may be gone.
-    pub fn ledger_restores(&self) -> u64 {
-        self.cluster.stores.ledger_restores()
     }
 
     /// The stock store's servers.

@@ -12,7 +12,7 @@ fn check(part: usize, parts: usize) {
         if index % parts != part {
             continue;
         }
-        let seen = simulation::planted::run(bug, seed).failed.map(|failed| failed.violation);
+        let seen = simulation::planted::run(Some(bug), seed, false).failed.map(|failed| failed.violation);
         if seen.as_ref().is_none_or(|violation| violation.invariant != invariant) {
             wrong.push(format!("{bug:?}: seed {seed} should violate {invariant}, and {seen:?}"));
         }

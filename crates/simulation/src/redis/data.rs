@@ -147,15 +147,16 @@ impl Keys {
         name
     }
 
-    /// What was changed since the last end is one operation: it is rolled back whole.
-    pub fn end_operation(&mut self) {
+    /// What was changed since the last end is one operation: it is rolled back whole. Says whether anything was.
+    pub fn end_operation(&mut self) -> bool {
         if self.operation.is_empty() {
-            return;
+            return false;
         }
         if self.history.len() == HISTORY_OPERATIONS_MAX {
             self.history.pop_front();
         }
         self.history.push_back(std::mem::take(&mut self.operation));
+        true
     }
 
     /// Makes it what it was so many operations ago, as far as that is known.

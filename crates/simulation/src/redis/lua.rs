@@ -12,6 +12,8 @@ use super::{
     planted,
 };
 
+/// Garbage is collected when there is so much more memory in use than after the last time.
+const GC_PAUSE_PERCENT: i32 = 1_000;
 /// How a script begins that submits to the rules for scripts which may write.
 const SHEBANG: &str = "#!lua\n";
 
@@ -98,6 +100,8 @@ struct Machine {
 impl Machine {
     fn new() -> mlua::Result<Self> {
         let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, LuaOptions::default())?;
+        // Garbage is cheaper than looking for it.
+        lua.gc_inc(GC_PAUSE_PERCENT, 0, 0);
         let under_way = Shared::default();
         let shared = Rc::clone(&under_way);
         let pcall =

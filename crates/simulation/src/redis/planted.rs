@@ -56,7 +56,8 @@ end
     Planted {
         bug: Bug::HoldsUncounted,
         scripts: OF_AN_ITEM,
-        line: "  if read('HLEN', KEYS[3]) ~= item.holds or read('ZCARD', KEYS[4]) ~= item.holds\n    or ",
+        line: "  if read('HLEN', KEYS[3]) ~= item.holds or read('ZCARD', KEYS[4]) ~= item.holds
+    or (item.first ~= nil) ~= (item.holds > 0) or ",
         becomes: "  if ",
     },
 ];

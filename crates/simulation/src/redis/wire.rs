@@ -39,6 +39,8 @@ pub enum Delivery {
     LoseBefore,
     /// The connection breaks after it was done.
     LoseAfter,
+    /// It was done, nothing is heard of it, and so much later the connection breaks.
+    Silent(Duration),
     /// It arrives so much later, whether or not somebody waits for it still.
     Late(Duration),
     /// It arrives, and once more so much later. What may be sent once only arrives once.
@@ -169,17 +171,19 @@ impl SimWire {
                     replies.extend(self.arrive_late(link, &requests[index..], whole, by).await?);
                     return Ok(replies);
                 }
-                Delivery::Pass | Delivery::LoseAfter | Delivery::Twice(_) => {}
+                Delivery::Pass | Delivery::LoseAfter | Delivery::Silent(_) | Delivery::Twice(_) => {}
             }
             let now = self.redis.now_micros();
-            let mut state = self.redis.state();
-            state.deliver_due(now);
-            replies.push(state.answer(now, link, request, whole)?);
+            replies.push(self.redis.state().answer_now(now, link, request, whole)?);
             match fate {
                 Delivery::LoseAfter => return Err(Cut),
+                Delivery::Silent(by) => {
+                    self.env.sleep(by).await;
+                    return Err(Cut);
+                }
                 Delivery::Twice(by) => {
                     let (letter, _) = letter(now, by, link, vec![request.clone()], whole);
-                    state.post(letter);
+                    self.redis.state().post(letter);
                 }
                 Delivery::Pass | Delivery::LoseBefore | Delivery::Late(_) => {}
             }
