@@ -33,7 +33,7 @@ const fn caught(bug: Bug, seed: u64, invariant: &'static str) -> Caught {
     Caught { bug, seed, invariant }
 }
 
-/// All of them. A change of the workload or of the faults changes what a seed means: `just simulate --planted` finds others.
+/// All of them. A change of the workload or of the faults changes what a seed means: `just planted` finds others.
 pub const CAUGHT: [Caught; 28] = [
     caught(Bug::NoFence, 2, "I4"),
     caught(Bug::NoTombstone, 0, "I5"),

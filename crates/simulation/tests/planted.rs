@@ -20,7 +20,7 @@ fn check(part: usize, parts: usize) {
             wrong.push(format!("{bug:?}: seed {seed} violates {} without it", failed.violation));
         }
     }
-    assert!(wrong.is_empty(), "`just simulate --planted` finds other seeds:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "`just planted` finds other seeds:\n{}", wrong.join("\n"));
 }
 
 #[test]
