@@ -198,6 +198,7 @@ pub const AWAITS: [(&str, &[Await]); 6] = [
             ("open", "lease", &[GRANT]),
             ("open", "load", &[LOAD]),
             ("load", "timeout", &[LOAD]),
+            ("load", "timeout", &[]),
         ],
     ),
 ];

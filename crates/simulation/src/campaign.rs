@@ -74,7 +74,7 @@ pub fn run(first: u64, seeds: u64, run: impl Fn(u64) -> Outcome + Sync, progress
                     }
                     let outcome = run(seed);
                     let index = seed - first;
-                    let twice = index % TWICE_ONE_IN == 0 && index / TWICE_ONE_IN < TWICE_MAX;
+                    let twice = index.is_multiple_of(TWICE_ONE_IN) && index / TWICE_ONE_IN < TWICE_MAX;
                     let differs = twice && run(seed).hash != outcome.hash;
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                     found.report.add(&outcome, twice);

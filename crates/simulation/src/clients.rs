@@ -87,6 +87,7 @@ impl Caller {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "nobody needs it afterwards")]
     fn note_failure(&self, what: &'static str, failure: Option<Failure>) {
         let Some(Failure { reason, .. }) = failure else { return };
         self.history.note(if is_unknown(reason) {

@@ -93,10 +93,10 @@ pub fn i3(books: &Books) -> Holds {
 }
 
 /// A confirmed order had a hold of its stamp, id, item and quantity before.
-pub fn i4(id: ReservationId, order: &Booked, held: &HashMap<HoldKey, i64>) -> Holds {
+pub(crate) fn i4(id: ReservationId, order: &Booked, held: &HashMap<HoldKey, i64>) -> Holds {
     match held.get(&(id, order.stamp.clone())) {
         Some(quantity) if *quantity == order.quantity => Ok(()),
-        hold => broken("I4", format!("order {id} of {order:?} has the hold {hold:?}")),
+        found => broken("I4", format!("order {id} of {order:?} has the hold {found:?}")),
     }
 }
 
@@ -127,7 +127,7 @@ pub fn i7_lease(lease: &Lease, books: &Books) -> Holds {
 }
 
 /// A lease is loaded once.
-pub fn i7_loaded(item: &Item, shelf: &Shelf, before: Option<&Shelf>, used: &HashSet<(Item, Epoch)>) -> Holds {
+pub(crate) fn i7_loaded(item: &Item, shelf: &Shelf, before: Option<&Shelf>, used: &HashSet<(Item, Epoch)>) -> Holds {
     let is_load = before.is_none_or(|before| before.epoch != shelf.epoch);
     if is_load && used.contains(&(item.clone(), shelf.epoch)) {
         return broken("I7", format!("lease {} of {item} was loaded again, after holds were made of it", shelf.epoch));
@@ -169,7 +169,7 @@ pub fn i5_sold(id: ReservationId, stamp: &Stamp, books: &Books) -> Holds {
 }
 
 /// Only what is aborted, or confirmed under another stamp, is given back.
-pub fn i5_released(id: ReservationId, stamp: &Stamp, books: &Books, aborted: &HashSet<ReservationId>) -> Holds {
+pub(crate) fn i5_released(id: ReservationId, stamp: &Stamp, books: &Books, aborted: &HashSet<ReservationId>) -> Holds {
     let elsewhere = books.orders.get(&id).is_some_and(|order| order.stamp != *stamp);
     if elsewhere || aborted.contains(&id) {
         return Ok(());
@@ -187,7 +187,7 @@ pub fn i5_refused(id: ReservationId, books: &Books) -> Holds {
 }
 
 /// One key, or one attempt id, has at most one order, which is of its content.
-pub fn i6_orders(
+pub(crate) fn i6_orders(
     id: ReservationId,
     order: &Booked,
     orders: &HashMap<String, ReservationId>,
@@ -241,7 +241,7 @@ pub fn i7(item: &Item, shelf: &Shelf, books: &Books) -> Holds {
 }
 
 /// Every confirmed order has at least one handled event.
-pub fn i8(books: &Books, handled: &HashSet<ReservationId>) -> Holds {
+pub(crate) fn i8(books: &Books, handled: &HashSet<ReservationId>) -> Holds {
     match books.orders.keys().find(|id| !handled.contains(id)) {
         None => Ok(()),
         Some(id) => broken("I8", format!("no event of order {id} was ever handled")),

@@ -146,14 +146,11 @@ fn run_campaign(first: u64, seeds: u64) -> ExitCode {
 fn search(bugs: &[Bug], seeds: u64) -> ExitCode {
     let mut missed = false;
     for bug in bugs {
-        match planted::search(*bug, seeds) {
-            Some((seed, violation)) => {
-                say(&format!("{bug:<24} seed {seed:>5}  {violation}\n", bug = format!("{bug:?}")))
-            }
-            None => {
-                missed = true;
-                say(&format!("{bug:?} is not found within {seeds} seeds\n"));
-            }
+        if let Some((seed, violation)) = planted::search(*bug, seeds) {
+            say(&format!("{bug:<24} seed {seed:>5}  {violation}\n", bug = format!("{bug:?}")));
+        } else {
+            missed = true;
+            say(&format!("{bug:?} is not found within {seeds} seeds\n"));
         }
     }
     if missed { ExitCode::from(1) } else { ExitCode::SUCCESS }

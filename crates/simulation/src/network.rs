@@ -99,7 +99,9 @@ impl Drop for Waiting {
         self.cluster.in_network(async move {
             cluster.faults.delay(way).await;
             let handlers = std::mem::take(&mut *handlers.lock().unwrap_or_else(PoisonError::into_inner));
-            handlers.into_iter().for_each(|task| cluster.executor.kill(task));
+            for task in handlers {
+                cluster.executor.kill(task);
+            }
         });
     }
 }
@@ -160,7 +162,7 @@ impl Cluster {
         loop {
             if next {
                 let turn = (usize::try_from(first).expect("an index") + made) % peers.len();
-                under_way.push(self.attempt(peers[turn], call.remaining(&**env), call, message.clone(), send));
+                under_way.push(self.attempt(peers[turn], call.remaining(&**env), call, &message, send));
                 made += 1;
             }
             let Ok(answered) = env.timeout(patience, under_way.next()).await else {
@@ -194,7 +196,7 @@ impl Cluster {
         peer: ProcessId,
         timeout: Duration,
         call: &Call,
-        message: M,
+        message: &M,
         send: Send<M, T>,
     ) -> BoxFuture<'static, Reply<T>>
     where

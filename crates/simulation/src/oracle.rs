@@ -240,7 +240,7 @@ impl Oracle {
     /// Something that a caller was told.
     fn told(&mut self, event: Event) -> Holds {
         match event {
-            Event::Asked(..) | Event::Held(..) => Ok(()),
+            Event::Asked(..) | Event::Held(..) | Event::Declined(..) => Ok(()),
             Event::Ordered(request, id, item, quantity) => {
                 *self.outcomes.entry("ordered").or_default() += 1;
                 rule::i6_answer(&request, id, &item, quantity, &self.books)?;
@@ -264,7 +264,6 @@ impl Oracle {
                 self.restocked.insert(id, (item, quantity));
                 Ok(())
             }
-            Event::Declined(..) => Ok(()),
             Event::Stock(item, units) => {
                 let received = self.books.received(&item);
                 if units < 0 || received.is_some_and(|received| units > received) {
@@ -319,11 +318,11 @@ impl Oracle {
         }
         let serving = world.redis().primary();
         for item in ITEMS.map(item) {
-            let Some(shelf) = Shelf::read(world.redis(), serving, &item).filter(|shelf| shelf.open) else { continue };
-            rule::i1(&item, None, &shelf, false)?;
-            rule::i7(&item, &shelf, books)?;
-            rule::i2(&item, &shelf, books)?;
-            rule::i10_item(&item, &shelf, books)?;
+            let Some(now) = Shelf::read(world.redis(), serving, &item).filter(|now| now.open) else { continue };
+            rule::i1(&item, None, &now, false)?;
+            rule::i7(&item, &now, books)?;
+            rule::i2(&item, &now, books)?;
+            rule::i10_item(&item, &now, books)?;
         }
         let dump = world.redis().dump(serving);
         rule::i12_keys(dump.keys().map(String::as_str))?;

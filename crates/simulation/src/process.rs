@@ -216,7 +216,9 @@ impl Cluster {
         self.faults.count("crash");
         for (kind, waited) in self.end(process) {
             let mut crashed = lock(&self.crashed);
-            waited.into_iter().for_each(|leaf| *crashed.entry((kind, leaf)).or_default() += 1);
+            for leaf in waited {
+                *crashed.entry((kind, leaf)).or_default() += 1;
+            }
         }
         self.come_back(process);
     }

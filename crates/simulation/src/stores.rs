@@ -260,7 +260,9 @@ impl Stores {
         }
         self.broker.up();
         let processes: Vec<ProcessId> = lock(&self.wires).keys().copied().collect();
-        processes.into_iter().for_each(|process| self.point(process));
+        for process in processes {
+            self.point(process);
+        }
     }
 }
 

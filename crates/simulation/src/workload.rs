@@ -209,7 +209,7 @@ impl Planner {
                     self.unkeyed(item.clone(), quantity, Some(id))
                 };
                 let at = self.below(life_ms);
-                for _ in 0..1 + self.below(3) {
+                for _ in 0..=self.below(3) {
                     let (patience, late) = (self.patience(), self.below(30));
                     uses.push((at + late, Use::Order(request.clone(), patience)));
                 }

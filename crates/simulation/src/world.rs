@@ -118,7 +118,9 @@ impl World {
         let services = options.orders + options.inventories;
         let (ledger, stock) = (ProcessId(2 + services), ProcessId(3 + services));
         let executor = Executor::new(seed, 4 + services, options.record);
-        [ledger, stock].into_iter().for_each(|server| executor.begin(server));
+        for server in [ledger, stock] {
+            executor.begin(server);
+        }
         let mut dice = Dice::new(seed ^ 0x5eed_0fa1_1bad_c0de);
         let aims = if options.faults { Aim::draw(&mut dice) } else { Vec::new() };
         let needed: Vec<Disaster> = aims.iter().filter_map(|aim| awaits::needs(aim.place)).collect();
