@@ -14,7 +14,7 @@ python_scripts := "git grep --untracked --null -l -E '^#!.*[/ ]python3( |$)' -- 
 engine := "images images-check compose-smoke images-save advisories publish"
 
 # What another workflow runs every night, longer than there is time for with each change. A test compares the two.
-nightly := "api-test chaos fuzz planted restarts simulate"
+nightly := "api-test chaos fuzz honesty planted restarts simulate"
 
 # The images that are published; the others only serve the Compose stack.
 published := "edge order-service inventory-service standalone"
@@ -59,6 +59,11 @@ simulate *arguments:
 restarts seconds="60": tools servers
     cargo build --workspace --all-targets --locked
     RESTART_SECONDS={{ quote(seconds) }} target/debug/servers run -- cargo-nextest nextest run --locked --package system-tests --test servers_restarts --profile long --no-capture everything_restarted
+
+# Does so many random operations on the simulated stores and on real ones, and expects the same answers.
+honesty operations="10000": tools servers
+    cargo build --workspace --all-targets --locked
+    SIMULATION_HONESTY_OPERATIONS={{ quote(operations) }} target/debug/servers run -- cargo-nextest nextest run --locked --package simulation -E 'binary(/^servers_honesty_/)'
 
 # Searches the first seed that finds each planted bug, or one that is named.
 planted *bug:
