@@ -178,7 +178,10 @@ fn good() -> Run {
     let restock = |invoke: &mut Invoke| {
         (invoke.item, invoke.quantity, invoke.restock) = (Some("widget".into()), Some(5), Some(IN));
     };
-    run.call(Op::Restock, restock, Event::Ok, Answer { status: Some(200), stock: Some(6), ..Answer::default() });
+    for _repeat in 0..3 {
+        run.call(Op::Restock, restock, Event::Ok, Answer { status: Some(200), stock: Some(6), ..Answer::default() });
+    }
+    run.order("widget", 7, None, Event::Refused, refused(409, "INSUFFICIENT_STOCK"));
     run.fault("redis_wiped", Phase::Begin);
     run.order("widget", 1, None, Event::Unknown, Answer { reason: Some("reset".into()), ..Answer::default() });
     run.fault("redis_wiped", Phase::End);
@@ -248,7 +251,7 @@ fn units_that_are_nowhere_break_i1() {
     breaks(&[Rule::I1], |run| {
         run.order("other", INITIAL, None, Event::Refused, refused(409, "INSUFFICIENT_STOCK"));
     });
-    breaks(&[Rule::I1], |run| run.told(Op::Order, 7).remaining = Some(11));
+    breaks(&[Rule::I1], |run| run.told(Op::Order, 8).remaining = Some(11));
 }
 
 #[test]
@@ -388,7 +391,7 @@ fn what_is_left_over_at_rest_breaks_i10() {
 #[test]
 fn a_system_that_does_not_come_back_breaks_i11() {
     breaks(&[Rule::I11], |run| {
-        for nth in [6, 7] {
+        for nth in [7, 8] {
             let told = run.told(Op::Order, nth).clone();
             *run.answer(Op::Order, nth) = Event::Unknown(Answer { status: Some(503), ..told });
         }

@@ -53,7 +53,8 @@ pub(super) fn refused_only_when_short(case: &Case<'_>, found: &mut Found) {
         let takers = items.entry(item).or_default();
         let taken = match call.op {
             Op::Order | Op::Reserve => taken(case, &rough, &mut counted, call),
-            Op::Restock if call.is_ok() => {
+            // A repeat counts nothing.
+            Op::Restock if call.is_ok() && call.id.is_some_and(|id| counted.insert(id)) => {
                 takers.came_in.add(History::ended(call), call.quantity);
                 continue;
             }
