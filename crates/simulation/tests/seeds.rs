@@ -4,7 +4,11 @@
 use simulation::run::run;
 
 /// Seed, and what it found.
-const SEEDS: [(u64, &str); 1] = [(16, "an order of another key on the same hold was answered after a commit in doubt")];
+const SEEDS: [(u64, &str); 3] = [
+    (16, "an order of another key on the same hold was answered after a commit in doubt"),
+    (384, "an event that connections were cut under more than 20 times was a dead letter for good"),
+    (948, "a load that came late, in the step of its item's first hold, was taken for a second one"),
+];
 
 #[test]
 fn seeds_that_once_failed_are_well() {
